@@ -1,0 +1,79 @@
+"""LAPACK and BLAS in their true precision, without holding the GIL.
+
+`numpy.linalg` computes float32 in float64, and SciPy's Python wrappers keep the GIL; the function
+pointers that SciPy exports for Cython do neither.
+"""
+
+import ctypes
+import functools
+
+import numpy as np
+
+_LETTER = {"float32": "s", "float64": "d", "complex64": "c", "complex128": "z"}
+_get_name = ctypes.pythonapi.PyCapsule_GetName
+_get_name.restype, _get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+_get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_get_pointer.restype, _get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+
+@functools.cache
+def _routine(library, name, count):
+    """A Fortran routine of ``count`` pointer arguments; calling it releases the GIL."""
+    if library == "lapack":
+        from scipy.linalg import cython_lapack as module
+    else:
+        from scipy.linalg import cython_blas as module
+    capsule = module.__pyx_capi__[name]
+    address = _get_pointer(capsule, _get_name(capsule))
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * count)(address)
+
+
+class Evd:
+    """Eigenvectors of Hermitian matrices of one order by divide and conquer, workspace kept."""
+
+    def __init__(self, n, dtype):
+        self._complex = dtype.kind == "c"
+        real = np.empty(0, dtype).real.dtype
+        letter = _LETTER[dtype.name]
+        # minimal lengths of the LAPACK documentation, plus n blocks of 64 for the reduction
+        work = 2 * n + n * n + 64 * n if self._complex else 1 + 6 * n + 2 * n * n + 64 * n
+        self._n, self._info = ctypes.c_int(n), ctypes.c_int(0)
+        self._sizes = [ctypes.c_int(work), ctypes.c_int(3 + 5 * n)]
+        self._work, self._iwork = np.empty(work, dtype), np.empty(3 + 5 * n, np.int32)
+        self._jobz, self._uplo = ctypes.c_char(b"V"), ctypes.c_char(b"U")
+        self._rwork = None
+        if self._complex:
+            self._rwork = np.empty(1 + 5 * n + 2 * n * n, real)
+            self._sizes.insert(1, ctypes.c_int(self._rwork.size))
+            self._call = _routine("lapack", f"{letter}heevd", 13)
+        else:
+            self._call = _routine("lapack", f"{letter}syevd", 11)
+
+    def __call__(self, a, w):
+        """Overwrite row-major ``a`` by its eigenvectors as rows (conjugated), ascending in w."""
+        ref = ctypes.byref
+        tail = [self._work.ctypes.data, ref(self._sizes[0])]
+        if self._complex:
+            tail += [self._rwork.ctypes.data, ref(self._sizes[1])]
+        tail += [self._iwork.ctypes.data, ref(self._sizes[-1]), ref(self._info)]
+        self._call(
+            ref(self._jobz), ref(self._uplo), ref(self._n), a.ctypes.data, ref(self._n),
+            w.ctypes.data, *tail,
+        )  # fmt: skip
+        return self._info.value
+
+
+def herk(b, c):
+    """Upper row-major triangle of ``c = b^T conj(b)`` for row-major b of shape (k, n)."""
+    letter = _LETTER[b.dtype.name]
+    k, n = b.shape
+    real = np.empty(0, b.dtype).real.dtype
+    one, zero = np.ones(1, real), np.zeros(1, real)
+    size_n, size_k = ctypes.c_int(n), ctypes.c_int(k)
+    name = f"{letter}herk" if b.dtype.kind == "c" else f"{letter}syrk"
+    # Fortran sees b^T (n x k) and c^T: its lower triangle is the upper one of row-major c
+    _routine("blas", name, 10)(
+        ctypes.byref(ctypes.c_char(b"L")), ctypes.byref(ctypes.c_char(b"N")),
+        ctypes.byref(size_n), ctypes.byref(size_k), one.ctypes.data, b.ctypes.data,
+        ctypes.byref(size_n), zero.ctypes.data, c.ctypes.data, ctypes.byref(size_n),
+    )  # fmt: skip

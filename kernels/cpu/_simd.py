@@ -1,0 +1,233 @@
+"""Vectors of one register as a Numba type, so that a kernel says which lanes it uses.
+
+LLVM unrolls short constant loops into scalar code and leaves them so; a value of type
+``<8 x double>`` cannot be scalarised by accident. One vector fills one register of the target
+(64 bytes with AVX-512, else 32), and `tile` multiplies register blocks of such vectors.
+Numba's cache does not see edits of this file in the kernels that use it: run
+``linalgk warm --fresh`` after editing.
+"""
+
+import numba
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+
+def _has_avx512() -> bool:
+    """Whether the code generator's target (which NUMBA_CPU_NAME can lower) has AVX-512."""
+    if numba.config.CPU_FEATURES is not None:
+        return "+avx512f" in numba.config.CPU_FEATURES
+    if numba.config.CPU_NAME not in (None, "", "host", binding.get_host_cpu_name()):
+        return numba.config.CPU_NAME in ("skylake-avx512", "icelake-server", "znver4", "znver5")
+    try:
+        return bool(binding.get_host_cpu_features().get("avx512f", False))
+    except RuntimeError:
+        return False
+
+
+BYTES = 64 if _has_avx512() else 32
+# 4x4 accumulators and 8 operands use 24 of 32 registers; 3x3 and 6 use 15 of 16.
+TILE = 4 if BYTES == 64 else 3
+
+
+class Vec(types.Type):
+    """One register of ``BYTES // itemsize`` lanes."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        super().__init__(name=f"vec{BYTES}({dtype})")
+
+
+@register_model(Vec)
+class _VecModel(models.PrimitiveModel):
+    def __init__(self, dmm, fe_type):
+        super().__init__(dmm, fe_type, _ir(fe_type.dtype))
+
+
+def _ir(dtype):
+    scalar = ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
+    return ir.VectorType(scalar, BYTES * 8 // dtype.bitwidth)
+
+
+def _pointer(context, builder, arrtype, array, offset):
+    """Address of ``array[offset]`` as a pointer to one vector."""
+    data = cgutils.create_struct_proxy(arrtype)(context, builder, value=array).data
+    element = builder.gep(data, [offset])
+    return builder.bitcast(element, _ir(arrtype.dtype).as_pointer())
+
+
+def _load(context, builder, arrtype, array, offset):
+    return builder.load(
+        _pointer(context, builder, arrtype, array, offset), align=arrtype.dtype.bitwidth // 8
+    )
+
+
+def _fma(builder, a, b, c):
+    width, scalar = a.type.count, "f32" if isinstance(a.type.element, ir.FloatType) else "f64"
+    name = f"llvm.fmuladd.v{width}{scalar}"
+    fn = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(a.type, [a.type] * 3), name
+    )
+    return builder.call(fn, [a, b, c])
+
+
+@intrinsic
+def load(typingctx, array, offset):
+    """The vector that starts at element ``offset`` of a 1-D array."""
+
+    def codegen(context, builder, sig, args):
+        return _load(context, builder, sig.args[0], *args)
+
+    return Vec(array.dtype)(array, types.intp), codegen
+
+
+@intrinsic
+def store(typingctx, array, offset, value):
+    """Write a vector to element ``offset`` of a 1-D array."""
+
+    def codegen(context, builder, sig, args):
+        pointer = _pointer(context, builder, sig.args[0], args[0], args[1])
+        builder.store(args[2], pointer, align=sig.args[0].dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, value), codegen
+
+
+@intrinsic
+def splat(typingctx, scalar):
+    """A vector with every lane equal to ``scalar``."""
+
+    def codegen(context, builder, sig, args):
+        vector = _ir(sig.args[0])
+        one = builder.insert_element(ir.Constant(vector, ir.Undefined), args[0], ir.IntType(32)(0))
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
+        return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), mask)
+
+    return Vec(scalar)(scalar), codegen
+
+
+@intrinsic
+def fma(typingctx, a, b, c):
+    """``a * b + c`` lane by lane, fused where the target has FMA."""
+
+    def codegen(context, builder, sig, args):
+        return _fma(builder, *args)
+
+    return a(a, b, c), codegen
+
+
+def _binary(emit, doc):
+    @intrinsic
+    def operation(typingctx, a, b):
+        def codegen(context, builder, sig, args):
+            return emit(builder, *args)
+
+        return a(a, b), codegen
+
+    operation.__doc__ = doc
+    return operation
+
+
+def _maximum(builder, a, b):
+    # Unordered compare: a NaN in `a` is kept, so a running maximum never loses one.
+    return builder.select(builder.fcmp_unordered(">", a, b), a, b)
+
+
+add = _binary(lambda builder, a, b: builder.fadd(a, b), "a + b, lane by lane")
+sub = _binary(lambda builder, a, b: builder.fsub(a, b), "a - b, lane by lane")
+mul = _binary(lambda builder, a, b: builder.fmul(a, b), "a * b, lane by lane")
+div = _binary(lambda builder, a, b: builder.fdiv(a, b), "a / b, lane by lane")
+maximum = _binary(_maximum, "max(a, b), lane by lane; NaN in a stays")
+
+
+def _unary(name):
+    @intrinsic
+    def operation(typingctx, a):
+        def codegen(context, builder, sig, args):
+            (x,) = args
+            scalar = "f32" if isinstance(x.type.element, ir.FloatType) else "f64"
+            fn = cgutils.get_or_insert_function(
+                builder.module,
+                ir.FunctionType(x.type, [x.type]),
+                f"llvm.{name}.v{x.type.count}{scalar}",
+            )
+            return builder.call(fn, [x])
+
+        return a(a), codegen
+
+    operation.__doc__ = f"{name}(a), lane by lane"
+    return operation
+
+
+sqrt = _unary("sqrt")
+fabs = _unary("fabs")
+
+
+def tile(rows, cols, fused):
+    """Intrinsic for a ``rows`` x ``cols`` block of a symmetric product, mirrored on store.
+
+    ``tile(w, c, a, b, n, i, j)`` computes ``C[i+u, j+v] = sum_k A[i+u, k] B[j+v, k]``: rows of
+    both factors are read, which are columns too because every matrix here is symmetric. With
+    ``fused`` it computes ``alpha*I + beta*A + gamma*(A B)`` with one coefficient per lane, read
+    at offset ``coef``. Matrices are (n, n, lanes) at element offsets c, a, b of the workspace w;
+    the block is also stored transposed.
+    """
+
+    def emit(context, builder, arrtype, w, c, a, b, n, i, j, coef):
+        vector = _ir(arrtype.dtype)
+        intp = n.type
+        lanes = ir.Constant(intp, vector.count)
+
+        def at(base, row, col):
+            index = builder.add(builder.mul(row, n), col)
+            return builder.add(base, builder.mul(index, lanes))
+
+        def read(offset):
+            return _load(context, builder, arrtype, w, offset)
+
+        def write(offset, value):
+            pointer = _pointer(context, builder, arrtype, w, offset)
+            builder.store(value, pointer, align=arrtype.dtype.bitwidth // 8)
+
+        row = [builder.add(i, ir.Constant(intp, u)) for u in range(rows)]
+        col = [builder.add(j, ir.Constant(intp, v)) for v in range(cols)]
+        acc = [
+            [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in col]
+            for _ in row
+        ]
+        # alloca_once_value initialises in the entry block: set again for every call in a loop.
+        for u in range(rows):
+            for v in range(cols):
+                builder.store(ir.Constant(vector, None), acc[u][v])
+        with cgutils.for_range(builder, n) as loop:
+            left = [read(at(a, r, loop.index)) for r in row]
+            right = [read(at(b, r, loop.index)) for r in col]
+            for u in range(rows):
+                for v in range(cols):
+                    total = _fma(builder, left[u], right[v], builder.load(acc[u][v]))
+                    builder.store(total, acc[u][v])
+        if fused:
+            alpha = read(coef)
+            beta = read(builder.add(coef, lanes))
+            gamma = read(builder.add(coef, builder.mul(lanes, ir.Constant(intp, 2))))
+        for u in range(rows):
+            for v in range(cols):
+                value = builder.load(acc[u][v])
+                if fused:
+                    value = builder.fmul(value, gamma)
+                    value = _fma(builder, beta, read(at(a, row[u], col[v])), value)
+                    diagonal = builder.icmp_signed("==", row[u], col[v])
+                    value = builder.select(diagonal, builder.fadd(value, alpha), value)
+                write(at(c, row[u], col[v]), value)
+                write(at(c, col[v], row[u]), value)
+
+    @intrinsic
+    def block(typingctx, w, c, a, b, n, i, j, coef):
+        def codegen(context, builder, sig, args):
+            emit(context, builder, sig.args[0], *args)
+            return context.get_dummy_value()
+
+        return types.none(w, *[types.intp] * 7), codegen
+
+    return block

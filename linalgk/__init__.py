@@ -1,0 +1,62 @@
+"""linalgk: numerical linear algebra kernels for NumPy, PyTorch, JAX and CuPy arrays."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+
+if TYPE_CHECKING:
+    from linalgk import errors, testing, typing
+    from linalgk._config import config_context, show_config
+    from linalgk._dispatch import explain, functions, ops
+    from linalgk.matfun import invsqrtm, minimax_schedule, sqrtm
+
+# Where each public name lives; it is imported on first use, so that `import linalgk` costs
+# little more than NumPy.
+_HOME = {
+    "config_context": "linalgk._config",
+    "errors": None,
+    "explain": "linalgk._dispatch",
+    "functions": "linalgk._dispatch",
+    "invsqrtm": "linalgk.matfun",
+    "minimax_schedule": "linalgk.matfun",
+    "ops": "linalgk._dispatch",
+    "show_config": "linalgk._config",
+    "sqrtm": "linalgk.matfun",
+    "testing": None,
+    "typing": None,
+}
+
+__all__ = [
+    "config_context",
+    "errors",
+    "explain",
+    "functions",
+    "invsqrtm",
+    "minimax_schedule",
+    "ops",
+    "show_config",
+    "sqrtm",
+    "testing",
+    "typing",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOME:
+        msg = f"module 'linalgk' has no attribute {name!r}"
+        raise AttributeError(msg)
+    home = _HOME[name]
+    value = (
+        importlib.import_module(f"linalgk.{name}")
+        if home is None
+        else getattr(importlib.import_module(home), name)
+    )
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names."""
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,227 @@
+"""Defaults of the current context, threads, and a description of the machine."""
+
+import contextlib
+import contextvars
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from linalgk.typing import Backend, OnFail
+
+
+class Config(NamedTuple):
+    """One context's defaults."""
+
+    check_finite: bool = True
+    on_fail: OnFail = "raise"
+    num_threads: int | None = None
+    backend: Backend = "auto"
+
+
+_current: contextvars.ContextVar[Config] = contextvars.ContextVar("linalgk", default=Config())
+current = _current.get
+
+
+@contextlib.contextmanager
+def config_context(
+    *,
+    check_finite: bool | None = None,
+    on_fail: OnFail | None = None,
+    num_threads: int | None = None,
+    backend: Backend | None = None,
+) -> Iterator[None]:
+    """Change defaults for the current thread or task until the block ends.
+
+    Parameters
+    ----------
+    check_finite : bool, optional
+        Whether NaN and infinity in an argument are errors.
+    on_fail : {"raise", "warn", "nan"}, optional
+        What a numerical failure of some members does.
+    num_threads : int, optional
+        Threads of linalgk's own kernels and of its BLAS calls.
+    backend : {"auto", "kernel", "reference"}, optional
+        ``"reference"`` runs every primitive by its array-API definition; ``"kernel"`` raises
+        where there is no kernel instead of falling back.
+
+    Examples
+    --------
+    >>> import linalgk as lk
+    >>> with lk.config_context(on_fail="nan"):
+    ...     root = lk.sqrtm([[-1.0]])
+    >>> root
+    array([[nan]])
+    """
+    if on_fail is not None and on_fail not in get_args(OnFail):
+        msg = f"on_fail: must be one of {get_args(OnFail)}, got {on_fail!r}"
+        raise ValueError(msg)
+    if backend is not None and backend not in get_args(Backend):
+        msg = f"backend: must be one of {get_args(Backend)}, got {backend!r}"
+        raise ValueError(msg)
+    if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
+        msg = f"num_threads: must be a positive int, got {num_threads!r}"
+        raise ValueError(msg)
+    given = {
+        "check_finite": check_finite,
+        "on_fail": on_fail,
+        "num_threads": num_threads,
+        "backend": backend,
+    }
+    config = current()._replace(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    token = _current.set(config)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@functools.cache
+def _default_threads() -> int:
+    for name in ("LINALGK_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        text = os.environ.get(name, "")
+        if text.isdigit() and int(text) > 0:
+            return int(text)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def num_threads() -> int:
+    """Threads for the current context."""
+    return current().num_threads or _default_threads()
+
+
+class _BlasLimit:
+    """Hold BLAS to one thread while anybody needs it, and give back what was there before.
+
+    The limit is process-wide, so overlapping holders share one change: the first sets it and
+    the last restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._limiter: Any = None
+        os.register_at_fork(after_in_child=self._after_fork) if hasattr(
+            os, "register_at_fork"
+        ) else None
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+        if self._limiter is not None:
+            self._limiter.__exit__(None, None, None)
+        self._holders, self._limiter = 0, None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._holders == 0:
+                self._limiter = _controller().limit(limits=1, user_api="blas")
+            self._holders += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders == 0:
+                self._limiter.__exit__(None, None, None)
+                self._limiter = None
+
+
+@functools.cache
+def _controller() -> Any:
+    import scipy.linalg  # noqa: F401, PLC0415 - its BLAS has to be loaded to be found
+    import threadpoolctl  # noqa: PLC0415
+
+    return threadpoolctl.ThreadpoolController()
+
+
+serial_blas = _BlasLimit()
+
+
+@contextlib.contextmanager
+def blas_threads() -> Iterator[None]:
+    """Hold BLAS to the context's ``num_threads`` where one was set."""
+    limit = current().num_threads
+    if limit is None:
+        yield
+    elif limit == 1:
+        with serial_blas:
+            yield
+    else:
+        with _controller().limit(limits=limit, user_api="blas"):
+            yield
+
+
+def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] | None:
+    """Show versions, processor, BLAS libraries, threads and caches, as `numpy.show_config` does.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}
+        Print, or return nested dictionaries that `json.dumps` accepts.
+
+    Returns
+    -------
+    config : dict or None
+        With ``mode="dicts"``.
+
+    Examples
+    --------
+    >>> import linalgk as lk
+    >>> sorted(lk.show_config(mode="dicts"))
+    ['blas', 'cache', 'cpu', 'devices', 'linalgk', 'packages', 'python', 'threads']
+    """
+    if mode not in ("stdout", "dicts"):
+        msg = f"mode: must be 'stdout' or 'dicts', got {mode!r}"
+        raise ValueError(msg)
+    import numba  # noqa: PLC0415
+    from linalgk_kernels.cpu import _preset, _simd  # noqa: PLC0415
+
+    packages = {}
+    for name in ("numpy", "scipy", "numba", "llvmlite", "array-api-compat", "threadpoolctl", "tbb",
+                 "torch", "jax", "cupy-cuda12x", "cupy-cuda13x"):  # fmt: skip
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            packages[name] = importlib.metadata.version(name)
+    config: dict[str, Any] = {
+        "linalgk": {"version": importlib.metadata.version("linalgk")},
+        "python": {"version": platform.python_version(), "platform": platform.platform()},
+        "packages": packages,
+        "cpu": {**_cpu(), "vector_bytes": _simd.BYTES},
+        "blas": _controller().select(user_api="blas").info(),
+        "threads": {
+            "num_threads": num_threads(),
+            "layer": _preset.load_tbb(),
+            "blas": [lib["num_threads"] for lib in _controller().select(user_api="blas").info()],
+        },
+        "cache": {"numba": numba.config.CACHE_DIR or str(Path(_simd.__file__).parent / "__pycache__")},
+        "devices": ["cpu"],
+    }
+    if mode == "dicts":
+        return config
+    for section, content in config.items():
+        rows = content if isinstance(content, list) else [content]
+        print(f"{section}:")
+        for row in rows:
+            items = row.items() if isinstance(row, dict) else [("", row)]
+            for key, value in items:
+                text = " ".join(value) if key == "features" else value
+                print(f"  {key}: {text}" if key else f"  {text}")
+    return None
+
+
+def _cpu() -> dict[str, Any]:
+    name, features = platform.processor() or platform.machine(), []
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                name = value.strip()
+            elif key.strip() in ("flags", "Features"):
+                features = value.split()
+                break
+    return {"name": name, "cores": _default_threads(), "features": features}

@@ -1,0 +1,232 @@
+"""Records of primitives and public functions, and the choice of an implementation.
+
+A record drives dispatch, the tests (every op x kernel x dtype against its reference), the docs
+tables and `explain`.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from linalgk import _xp
+from linalgk._config import current
+
+
+@dataclasses.dataclass(frozen=True)
+class Implementation:
+    """One kernel of an op: where it lives, for which dtypes, and when it applies."""
+
+    backend: str
+    dtypes: tuple[str, ...]
+    module: str
+    symbol: str
+    when: Callable[..., bool] = dataclasses.field(default=lambda *args: True, repr=False)
+    rule: str = "always"
+
+    def load(self) -> Callable[..., Any]:
+        """Import the kernel."""
+        function: Callable[..., Any] = getattr(importlib.import_module(self.module), self.symbol)
+        return function
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "backend": self.backend,
+            "dtypes": list(self.dtypes),
+            "kernel": f"{self.module}.{self.symbol}",
+            "when": self.rule,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """A primitive: one reference definition in array-API words, and its kernels."""
+
+    name: str
+    room: str
+    reference: Callable[..., Any] = dataclasses.field(repr=False)
+    implementations: tuple[Implementation, ...] = ()
+    # (dtype) -> arguments of a small call, for tests and for compiling ahead
+    sample: Callable[..., tuple[Any, ...]] | None = dataclasses.field(default=None, repr=False)
+
+    def choose(self, *args: Any) -> tuple[Implementation | None, str]:
+        """The kernel for these arguments, or None for the reference, and why."""
+        policy = current().backend
+        if policy == "reference":
+            return None, "config_context(backend='reference')"
+        x = args[0]
+        if not isinstance(x, np.ndarray):
+            why = f"no kernel for arrays of type {type(x).__name__}"
+        else:
+            why = f"no kernel for {x.dtype}"
+            for candidate in self.implementations:
+                if x.dtype.name not in candidate.dtypes:
+                    continue
+                if candidate.when(*args):
+                    return candidate, f"{candidate.module}.{candidate.symbol}<{x.dtype}>"
+                why = f"kernel needs {candidate.rule}"
+        if policy == "kernel":
+            msg = f"op {self.name}: {why}, and config_context(backend='kernel') forbids the reference"
+            raise TypeError(msg)
+        return None, why
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the chosen implementation."""
+        chosen, _ = self.choose(*args)
+        return (self.reference if chosen is None else chosen.load())(*args)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "name": self.name,
+            "room": self.room,
+            "reference": f"{self.reference.__module__}.{self.reference.__name__}",
+            "implementations": [i.to_dict() for i in self.implementations],
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Function:
+    """A public function: what tests, benchmarks and docs need to know about it."""
+
+    name: str
+    function: Callable[..., Any] = dataclasses.field(repr=False)
+    room: str
+    methods: tuple[str, ...]
+    ops: tuple[Op, ...]
+    accepts: tuple[str, ...]
+    gradient: bool
+    jit: bool
+    rng: bool
+    status: str
+    since: str
+    # sample(size, *, xp, rng) -> args, kwargs
+    sample: Callable[..., tuple[tuple[Any, ...], dict[str, Any]]] = dataclasses.field(repr=False)
+    explain: Callable[..., "Explanation"] = dataclasses.field(repr=False)
+    plan: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "name": self.name,
+            "function": f"{self.function.__module__}.{self.function.__name__}",
+            "room": self.room,
+            "methods": list(self.methods),
+            "ops": [op.to_dict() for op in self.ops],
+            "accepts": list(self.accepts),
+            "gradient": self.gradient,
+            "jit": self.jit,
+            "rng": self.rng,
+            "plan": self.plan,
+            "status": self.status,
+            "since": self.since,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What a call would run, why, and what it would cost."""
+
+    function: str
+    method: str
+    reason: str
+    implementations: dict[str, str]
+    flops: float
+    bytes: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        """Three lines or so."""
+        runs = "".join(f"\n  {op}: {what}" for op, what in self.implementations.items())
+        cost = f"\n  about {self.flops:.3g} flops, {self.bytes:.3g} bytes at least"
+        return f"{self.function}: method {self.method!r} because {self.reason}{runs}{cost}"
+
+
+_ROOMS = ("matfun",)
+
+
+def _records(kind: type) -> list[Any]:
+    found: dict[str, Any] = {}
+    for room in _ROOMS:
+        module = importlib.import_module(f"linalgk.{room}")
+        for record in module.RECORDS:
+            if isinstance(record, kind):
+                found[record.name] = record
+    return [found[name] for name in sorted(found)]
+
+
+def functions() -> list[Function]:
+    """Every public function as a frozen record, by name.
+
+    Examples
+    --------
+    >>> import linalgk as lk
+    >>> [f.name for f in lk.functions()]
+    ['invsqrtm', 'minimax_schedule', 'sqrtm']
+    """
+    return _records(Function)
+
+
+def ops() -> list[Op]:
+    """Every primitive as a frozen record, by name.
+
+    Examples
+    --------
+    >>> import linalgk as lk
+    >>> "eigh" in [op.name for op in lk.ops()]
+    True
+    """
+    return _records(Op)
+
+
+def explain(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
+    """Tell which method and implementation a call would run, why, and its cost.
+
+    Parameters
+    ----------
+    func : callable
+        A public function of linalgk.
+    *args, **kwargs
+        What it would be called with. Nothing is computed beyond a look at the structure.
+
+    Returns
+    -------
+    explanation : Explanation
+        With ``method, reason, implementations, flops, bytes`` and ``to_dict()``.
+
+    Examples
+    --------
+    >>> import numpy as np, linalgk as lk
+    >>> lk.explain(lk.sqrtm, np.eye(200)).method
+    'eigh'
+    """
+    for record in functions():
+        if record.function is func:
+            return record.explain(*args, **kwargs)
+    msg = f"func: must be a public function of linalgk, got {func!r}"
+    raise TypeError(msg)
+
+
+def warm_tasks() -> list[tuple[str, Callable[[], None]]]:
+    """Label and job for every kernel and dtype, to compile and cache ahead of time."""
+    tasks = []
+    for op in ops():
+        for chosen in op.implementations:
+            for dtype in chosen.dtypes:
+                if op.sample is not None:
+                    tasks.append((f"{op.room}.{op.name} {dtype}", _job(op, chosen, dtype)))
+    return tasks
+
+
+def _job(op: Op, chosen: Implementation, dtype: str) -> Callable[[], None]:
+    def job() -> None:
+        assert op.sample is not None
+        chosen.load()(*op.sample(dtype))
+
+    return job

@@ -1,0 +1,174 @@
+"""Array types: namespace, kernel family and zero-copy views, found by one dictionary look-up."""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+REAL = {"float32": "float32", "float64": "float64", "complex64": "float32", "complex128": "float64"}
+COMPLEX = ("complex64", "complex128")
+
+
+class Face(NamedTuple):
+    """How arrays of one type are computed with: as themselves, or through a NumPy view."""
+
+    family: str  # "numpy", "torch", "jax", "array_api"
+    enter: Callable[[Any], Any]
+    leave: Callable[[Any, Any], Any]  # (result, one of the caller's arrays) -> caller's type
+
+
+def _same(x: Any, _like: Any = None) -> Any:
+    return x
+
+
+def _torch_enter(x: Any) -> Any:
+    if x.requires_grad:
+        msg = (
+            "array: a torch tensor that requires grad would be detached silently; call .detach() "
+            "(derivatives of this function are not available yet)"
+        )
+        raise TypeError(msg)
+    # resolve_conj: a lazily conjugated tensor has no NumPy view
+    return x.resolve_conj().resolve_neg().numpy() if x.device.type == "cpu" else x
+
+
+def _torch_leave(x: Any, _like: Any) -> Any:
+    if not isinstance(x, np.ndarray | np.generic):
+        return x
+    import torch  # noqa: PLC0415
+
+    return torch.from_numpy(np.asarray(x)) if np.ndim(x) else torch.asarray(x)
+
+
+_FACES: dict[type, Face] = {
+    np.ndarray: Face("numpy", _same, _same),
+}
+
+
+def face(x: Any) -> Face | None:
+    """The face of this array's type, None if it is no array."""
+    found = _FACES.get(type(x))
+    if found is None:
+        found = _find(x)
+        if found is not None:
+            _FACES[type(x)] = found
+    return found
+
+
+def _find(x: Any) -> Face | None:
+    # A framework is looked at only if somebody imported it already.
+    if isinstance(x, np.ndarray | np.generic):
+        return Face("numpy", np.asarray, _same)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        return Face("torch", _torch_enter, _torch_leave)
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(x, jax.Array):
+        return Face("jax", _same, _same)
+    cupy = sys.modules.get("cupy")
+    if hasattr(x, "__array_namespace__") or (cupy is not None and isinstance(x, cupy.ndarray)):
+        return Face("array_api", _same, _same)
+    return None
+
+
+def as_array(name: str, x: Any) -> Any:
+    """An array as it is; nested Python numbers as a NumPy array."""
+    if face(x) is not None:
+        return x
+    if isinstance(x, bool | int | float | complex):
+        return np.asarray(x)
+    if isinstance(x, list | tuple):
+        if _holds_array(x):
+            msg = f"{name}: a list of arrays is not an array; stack them, or call once for each"
+            raise TypeError(msg)
+        try:
+            return np.asarray(x)
+        except ValueError as error:
+            msg = f"{name}: nested numbers must form a rectangular array ({error})"
+            raise ValueError(msg) from None
+    if hasattr(x, "toarray") and hasattr(x, "nnz"):
+        msg = f"{name}: must be a dense array, got {type(x).__name__}; use {name}.toarray()"
+        raise TypeError(msg)
+    msg = f"{name}: must be an array or nested numbers, got {type(x).__name__}"
+    raise TypeError(msg)
+
+
+def _holds_array(x: Any) -> bool:
+    if isinstance(x, list | tuple):
+        return any(_holds_array(item) for item in x)
+    return face(x) is not None and not isinstance(x, np.generic)
+
+
+@functools.cache
+def _compat(module: str) -> Any:
+    import importlib  # noqa: PLC0415
+
+    return importlib.import_module(module)
+
+
+def namespace(x: Any) -> Any:
+    """Array-API namespace of an array that has entered; NumPy itself for NumPy arrays."""
+    if isinstance(x, np.ndarray):
+        return np
+    return _compat("array_api_compat").array_namespace(x)
+
+
+def same_family(**arrays: Any) -> None:
+    """Raise unless all named arrays have one namespace and one device."""
+    seen = {
+        name: (face(x).family if face(x).family != "array_api" else namespace(x).__name__,  # type: ignore[union-attr]
+               str(getattr(x, "device", "cpu")))  # fmt: skip
+        for name, x in arrays.items()
+    }
+    if len(set(seen.values())) > 1:
+        got = ", ".join(f"{name} is {lib} on {device}" for name, (lib, device) in seen.items())
+        msg = f"arrays must share one library and device: {got}; convert one of them"
+        raise TypeError(msg)
+
+
+def dtype_name(x: Any) -> str:
+    """``"float64"`` and so on, for any array library."""
+    return str(x.dtype).rpartition(".")[2]
+
+
+def dtype_of(xp: Any, name: str) -> Any:
+    """The dtype of that name in a namespace."""
+    return np.dtype(name) if xp is np else getattr(xp, name)
+
+
+def to_numpy(x: Any) -> Any:
+    """A NumPy view, or a copy where the library offers no view; host arrays only."""
+    if isinstance(x, np.ndarray):
+        return x
+    if hasattr(x, "__dlpack__"):
+        try:
+            return np.from_dlpack(x)
+        except (BufferError, RuntimeError, TypeError, ValueError):
+            pass
+    return np.asarray(x)
+
+
+def on_host(x: Any) -> bool:
+    """Whether the elements lie in main memory."""
+    if isinstance(x, np.ndarray):
+        return True
+    try:
+        return int(x.__dlpack_device__()[0]) == 1
+    except (AttributeError, TypeError, ValueError, BufferError):
+        return False
+
+
+def from_numpy(x: Any, xp: Any, *, like: Any = None, device: Any = None, dtype: Any = None) -> Any:
+    """A NumPy array in another namespace, on the device of ``like`` or the one named."""
+    if xp is None or xp is np:
+        return x if dtype is None else x.astype(dtype)
+    if getattr(xp, "__name__", "") == "torch":
+        xp = _compat("array_api_compat.torch")
+    if like is not None and device is None:
+        device = _compat("array_api_compat").device(like)
+    if isinstance(dtype, str):
+        dtype = dtype_of(xp, dtype)
+    kwargs = {} if device is None else {"device": device}
+    return xp.asarray(x.copy() if not x.flags.writeable else x, dtype=dtype, **kwargs)

@@ -1,0 +1,206 @@
+"""Composite minimax polynomials for the sign function: the schedules of every matmul-only root."""
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linalgk import _validate, _xp
+
+# Closer than this to sigma = 1 the best quintic is the Padé polynomial up to rounding.
+_PADE_WIDTH = 5e-6
+
+
+def minimax_schedule(
+    lower: float,
+    *,
+    tol: float | None = None,
+    steps: int | None = None,
+    degree: int = 5,
+    safety: float = 1.0,
+    xp: Any = None,
+    device: Any = None,
+    dtype: Any = None,
+) -> Any:
+    """Odd polynomials whose composition maps [lower, 1] to 1 as fast as possible.
+
+    Step k applies ``p_k(x) = a_k x + b_k x^3 + c_k x^5``, the best uniform approximation of 1
+    on the interval that the steps before it have reached (its own Remez exchange). Composing
+    greedily is optimal among all compositions of polynomials of this degree [1]_.
+
+    Parameters
+    ----------
+    lower : float
+        Smallest singular value to be served, relative to the largest: 0 < lower <= 1.
+    tol : float, optional
+        Stop when ``|1 - x| <= tol`` for every image x; default the unit roundoff of float64
+        where ``steps`` is not given either.
+    steps : int, optional
+        Exact number of steps instead.
+    degree : {5, 3}
+        Degree of each polynomial; for 3 the last coefficient is zero.
+    safety : float
+        While the interval is wide (lower end below 1/2), polynomials are applied to
+        ``x / safety``, so that an argument up to ``safety`` times too large, by rounding in
+        half precision, still does not grow.
+    xp, device, dtype : optional
+        Namespace, device and dtype of the result; default NumPy float64.
+
+    Returns
+    -------
+    coeffs : array, shape (steps, 3)
+        ``a, b, c`` of each step; read-only where it is a NumPy array.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range, or both ``tol`` and ``steps`` are given.
+
+    Notes
+    -----
+    The number of steps grows like log log(1/lower) at the end and log(1/lower) before:
+    ``lower`` = 1e-2 needs 6 quintic steps to full double precision, 1e-8 needs 15. Cost: a
+    4 x 4 solve per exchange and step; schedules are cached.
+
+    References
+    ----------
+    .. [1] N. Amsel, D. Persson, C. Musco, R. M. Gower, "The Polar Express", arXiv:2505.16932,
+       2025, Theorem 3.1; cubic in closed form: E. Grishina, M. Smirnov, M. Rakhuba,
+       arXiv:2506.10935, 2025.
+
+    Examples
+    --------
+    >>> import linalgk as lk
+    >>> coeffs = lk.minimax_schedule(1e-2, tol=1e-3)
+    >>> coeffs.shape
+    (5, 3)
+    >>> x = 1e-2
+    >>> for a, b, c in coeffs:
+    ...     x = a * x + b * x**3 + c * x**5
+    >>> abs(1 - x) < 1e-3
+    True
+    """
+    lower = _validate.real_between("lower", lower, 0.0, 1.0, low_open=True)
+    safety = _validate.real_between("safety", safety, 1.0, 2.0)
+    if tol is not None:
+        tol = _validate.real_between("tol", tol, 2.0**-53, 1.0)
+    if steps is not None:
+        steps = _validate.integer("steps", steps, 0)
+    if tol is not None and steps is not None:
+        msg = "tol and steps: give one of them, got both"
+        raise ValueError(msg)
+    if degree not in (3, 5):
+        msg = f"degree: must be 3 or 5, got {degree!r}"
+        raise ValueError(msg)
+    table = schedule(lower, tol, steps, degree, safety)
+    if xp is None and dtype is None:
+        return table
+    return _xp.from_numpy(table, xp, device=device, dtype=dtype)
+
+
+@functools.lru_cache(maxsize=1024)
+def schedule(
+    lower: float,
+    tol: float | None = None,
+    steps: int | None = None,
+    degree: int = 5,
+    safety: float = 1.0,
+) -> NDArray[np.float64]:
+    """`minimax_schedule` for arguments known to be in range."""
+    fit = _quintic if degree == 5 else _cubic
+    target = 2.0**-53 if tol is None else tol
+    low, high = lower, 1.0
+    rows: list[tuple[float, float, float]] = []
+    while len(rows) < 200 if steps is None else len(rows) < steps:
+        if steps is None and max(1 - low, high - 1) <= target:
+            break
+        a, b, c, error = fit(low, high)
+        if safety == 1.0 or low >= 0.5:
+            low = 1 - error
+        else:
+            a, b, c = a / safety, b / safety**3, c / safety**5
+            low = min(1 - error, low * (a + low * low * (b + low * low * c)))
+        high = 1 + error
+        rows.append((a, b, c))
+    table = np.array(rows, dtype=np.float64).reshape(len(rows), 3)
+    table.flags.writeable = False
+    return table
+
+
+@functools.lru_cache(maxsize=64)
+def schedule_table(
+    dtype: str, tol: float | None = None, steps: int | None = None, rows: int = 64
+) -> NDArray[np.float64]:
+    """Minimax schedules for eigenvalues in [2^-r, 1], one row per r: steps first, then coefficients.
+
+    Shape (rows, most steps + 1, 3); ``table[r, 0, 0]`` is the number of steps of row r, at
+    least one. A kernel picks the row of each matrix by its own eigenvalue bound.
+    """
+    roundoff, lowers = _rows(dtype)
+    target = None if steps is not None else max(roundoff, tol or 0.0)
+    return _stack([schedule(lower, target, steps) for lower in lowers[:rows]])
+
+
+@functools.lru_cache(maxsize=64)
+def newton_table(
+    dtype: str, tol: float | None = None, steps: int | None = None
+) -> NDArray[np.float64]:
+    """As `schedule_table` for Newton-Schulz: ``(3 x - x^3) / 2`` as often as the bound needs."""
+    roundoff, lowers = _rows(dtype)
+    target = max(roundoff, tol or 0.0)
+    table = []
+    for lower in lowers:
+        count, x = 0, lower
+        while count < (steps or 200) and (steps is not None or 1 - x > target):
+            count, x = count + 1, x * (1.5 - 0.5 * x * x)
+        table.append(np.tile([1.5, -0.5, 0.0], (count, 1)))
+    return _stack(table)
+
+
+def _rows(dtype: str) -> tuple[float, list[float]]:
+    roundoff, rows = (2.0**-24, 32) if dtype == "float32" else (2.0**-53, 64)
+    return roundoff, [min(2.0 ** (-r / 2), 0.999) for r in range(rows)]
+
+
+def _stack(coeffs: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    table = np.zeros((len(coeffs), max(map(len, coeffs)) + 1, 3))
+    for row, coeff in zip(table, coeffs, strict=True):
+        row[0, 0] = len(coeff)
+        row[1 : len(coeff) + 1] = coeff
+    table.flags.writeable = False
+    return table
+
+
+def _quintic(low: float, high: float) -> tuple[float, float, float, float]:
+    """Best odd quintic for 1 on [low, high] and its error, by Remez exchange.
+
+    The error ``1 - (a x + b x^3 + c x^5)`` peaks at both ends and at the zeros of the
+    derivative, which are known in closed form once the coefficients are.
+    """
+    mid, width = 0.5 * (high + low), (high - low) / (high + low)
+    if width < _PADE_WIDTH:
+        # (15 x - 10 x^3 + 3 x^5) / 8 about the middle: the error is 5/2 width^3
+        return 15 / 8 / mid, -10 / 8 / mid**3, 3 / 8 / mid**5, 2.5 * width**3
+    q, r = low + 0.25 * (high - low), low + 0.75 * (high - low)
+    previous = math.inf
+    while True:
+        x = np.array([low, q, r, high])
+        system = np.stack([x, x**3, x**5, np.array([1.0, -1.0, 1.0, -1.0])], axis=1)
+        a, b, c, error = np.linalg.solve(system, np.ones(4)).tolist()
+        root = math.sqrt(max(9 * b * b - 20 * a * c, 0.0))
+        q = math.sqrt((-3 * b - root) / (10 * c))
+        r = math.sqrt((-3 * b + root) / (10 * c))
+        # the levelled error grows monotonically to its limit; rounding ends the growth
+        if abs(error) <= previous * (1 + 1e-12) and previous != math.inf:
+            return a, b, c, abs(error)
+        previous = abs(error)
+
+
+def _cubic(low: float, high: float) -> tuple[float, float, float, float]:
+    """Best odd cubic for 1 on [low, high] and its error, in closed form."""
+    alpha = math.sqrt(3 / (high**2 + low * high + low**2))
+    beta = 4 / (2 + low * high * (low + high) * alpha**3)
+    a, b = 1.5 * alpha * beta, -0.5 * alpha**3 * beta
+    return a, b, 0.0, abs(1 - low * (a + b * low * low))

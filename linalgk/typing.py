@@ -1,0 +1,15 @@
+"""Types of the public signatures; nothing here runs."""
+
+from typing import Any, Literal, TypeAlias, TypeVar
+
+__all__ = ["Array", "ArrayT", "AssumeA", "Backend", "OnFail", "RootMethod"]
+
+# Any array of the array API: there is no common base class to name.
+Array: TypeAlias = Any
+ArrayT = TypeVar("ArrayT")
+AssumeA: TypeAlias = Literal["gen", "her", "pos"]
+Backend: TypeAlias = Literal["auto", "kernel", "reference"]
+OnFail: TypeAlias = Literal["raise", "warn", "nan"]
+RootMethod: TypeAlias = Literal[
+    "auto", "eigh", "newton_schulz", "minimax", "closed_form", "schur"
+]
