@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import pprint
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,8 @@ class Config(NamedTuple):
     backend: Backend = "auto"
 
 
-_current: contextvars.ContextVar[Config] = contextvars.ContextVar("linalgk", default=Config())
+_DEFAULT = Config()
+_current: contextvars.ContextVar[Config] = contextvars.ContextVar("linalgk", default=_DEFAULT)
 current = _current.get
 
 
@@ -58,12 +60,10 @@ def config_context(
     >>> root
     array([[nan]])
     """
-    if on_fail is not None and on_fail not in get_args(OnFail):
-        msg = f"on_fail: must be one of {get_args(OnFail)}, got {on_fail!r}"
-        raise ValueError(msg)
-    if backend is not None and backend not in get_args(Backend):
-        msg = f"backend: must be one of {get_args(Backend)}, got {backend!r}"
-        raise ValueError(msg)
+    for name, value, allowed in (("on_fail", on_fail, OnFail), ("backend", backend, Backend)):
+        if value is not None and value not in get_args(allowed):
+            msg = f"{name}: must be one of {get_args(allowed)}, got {value!r}"
+            raise ValueError(msg)
     if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
         msg = f"num_threads: must be a positive int, got {num_threads!r}"
         raise ValueError(msg)
@@ -108,9 +108,8 @@ class _BlasLimit:
         self._lock = threading.Lock()
         self._holders = 0
         self._limiter: Any = None
-        os.register_at_fork(after_in_child=self._after_fork) if hasattr(
-            os, "register_at_fork"
-        ) else None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
@@ -134,8 +133,8 @@ class _BlasLimit:
 
 @functools.cache
 def _controller() -> Any:
-    import scipy.linalg  # noqa: F401, PLC0415 - its BLAS has to be loaded to be found
-    import threadpoolctl  # noqa: PLC0415
+    import scipy.linalg  # noqa: F401 - its BLAS has to be loaded to be found
+    import threadpoolctl
 
     return threadpoolctl.ThreadpoolController()
 
@@ -179,8 +178,8 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
     if mode not in ("stdout", "dicts"):
         msg = f"mode: must be 'stdout' or 'dicts', got {mode!r}"
         raise ValueError(msg)
-    import numba  # noqa: PLC0415
-    from linalgk_kernels.cpu import _preset, _simd  # noqa: PLC0415
+    import numba
+    from linalgk_kernels.cpu import _preset, _simd
 
     packages = {}
     for name in ("numpy", "scipy", "numba", "llvmlite", "array-api-compat", "threadpoolctl", "tbb",
@@ -198,19 +197,12 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
             "layer": _preset.load_tbb(),
             "blas": [lib["num_threads"] for lib in _controller().select(user_api="blas").info()],
         },
-        "cache": {"numba": numba.config.CACHE_DIR or str(Path(_simd.__file__).parent / "__pycache__")},
+        "cache": {"numba": numba.config.CACHE_DIR or str(Path(_simd.__file__).parent)},
         "devices": ["cpu"],
     }
     if mode == "dicts":
         return config
-    for section, content in config.items():
-        rows = content if isinstance(content, list) else [content]
-        print(f"{section}:")
-        for row in rows:
-            items = row.items() if isinstance(row, dict) else [("", row)]
-            for key, value in items:
-                text = " ".join(value) if key == "features" else value
-                print(f"  {key}: {text}" if key else f"  {text}")
+    pprint.pp(config, width=100, compact=True)
     return None
 
 

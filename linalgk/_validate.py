@@ -15,9 +15,7 @@ _FLOATS = ("float32", "float64", "complex64", "complex128")
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 
-def real_between(
-    name: str, x: Any, low: float, high: float, *, low_open: bool = False
-) -> float:
+def real_between(name: str, x: Any, low: float, high: float, *, low_open: bool = False) -> float:
     """A finite real number in [low, high], or ]low, high]."""
     if not isinstance(x, numbers.Real) or isinstance(x, bool):
         msg = f"{name}: must be a real number, got {type(x).__name__}"
@@ -69,8 +67,7 @@ def floating(name: str, x: Any) -> Any:
         return x
     xp = _xp.namespace(x)
     if dtype in _INTEGERS:
-        wide = xp.astype(x, _xp.dtype_of(xp, "float64"))
-        return wide
+        return xp.astype(x, _xp.dtype_of(xp, "float64"))
     msg = (
         f"{name}: dtype must be float32, float64, complex64, complex128 or an integer type, "
         f"got {dtype}; convert with astype first"

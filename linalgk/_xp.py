@@ -37,7 +37,7 @@ def _torch_enter(x: Any) -> Any:
 def _torch_leave(x: Any, _like: Any) -> Any:
     if not isinstance(x, np.ndarray | np.generic):
         return x
-    import torch  # noqa: PLC0415
+    import torch
 
     return torch.from_numpy(np.asarray(x)) if np.ndim(x) else torch.asarray(x)
 
@@ -103,7 +103,7 @@ def _holds_array(x: Any) -> bool:
 
 @functools.cache
 def _compat(module: str) -> Any:
-    import importlib  # noqa: PLC0415
+    import importlib
 
     return importlib.import_module(module)
 
@@ -117,11 +117,12 @@ def namespace(x: Any) -> Any:
 
 def same_family(**arrays: Any) -> None:
     """Raise unless all named arrays have one namespace and one device."""
-    seen = {
-        name: (face(x).family if face(x).family != "array_api" else namespace(x).__name__,  # type: ignore[union-attr]
-               str(getattr(x, "device", "cpu")))  # fmt: skip
-        for name, x in arrays.items()
-    }
+    seen = {}
+    for name, x in arrays.items():
+        mine = face(x)
+        family = mine.family if mine is not None else type(x).__name__
+        library = namespace(x).__name__ if family == "array_api" else family
+        seen[name] = (library, str(getattr(x, "device", "cpu")))
     if len(set(seen.values())) > 1:
         got = ", ".join(f"{name} is {lib} on {device}" for name, (lib, device) in seen.items())
         msg = f"arrays must share one library and device: {got}; convert one of them"

@@ -5,6 +5,7 @@ from typing import Any
 from numpy.linalg import LinAlgError
 
 __all__ = [
+    "AsymmetricError",
     "ConvergenceWarning",
     "MemberError",
     "NoRealRootError",
@@ -40,6 +41,10 @@ class MemberError(Exception):
 
 class NonFiniteError(MemberError, ValueError):
     """An argument holds NaN or infinity."""
+
+
+class AsymmetricError(MemberError, ValueError):
+    """An argument that has to be Hermitian is not."""
 
 
 class NotPositiveSemidefiniteError(MemberError, LinAlgError):

@@ -10,6 +10,4 @@ ArrayT = TypeVar("ArrayT")
 AssumeA: TypeAlias = Literal["gen", "her", "pos"]
 Backend: TypeAlias = Literal["auto", "kernel", "reference"]
 OnFail: TypeAlias = Literal["raise", "warn", "nan"]
-RootMethod: TypeAlias = Literal[
-    "auto", "eigh", "newton_schulz", "minimax", "closed_form", "schur"
-]
+RootMethod: TypeAlias = Literal["auto", "eigh", "newton_schulz", "minimax", "closed_form", "schur"]

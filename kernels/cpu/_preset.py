@@ -1,4 +1,4 @@
-"""The one way a CPU kernel is compiled, and the loading of Intel's TBB before the first `prange`."""
+"""The one way a CPU kernel is compiled, and the loading of TBB before the first `prange`."""
 
 import ctypes
 import functools
@@ -24,9 +24,10 @@ def load_tbb() -> str:
     """
     try:
         files = importlib.metadata.files("tbb") or ()
-        library = next(f.locate() for f in files if f.name.startswith(("libtbb.so.12", "tbb12.dll")))
+        names = ("libtbb.so.12", "tbb12.dll")
+        library = next(f.locate() for f in files if f.name.startswith(names))
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-        from numba.np.ufunc import tbbpool  # noqa: F401, PLC0415 - present only if TBB can load
+        from numba.np.ufunc import tbbpool  # noqa: F401 - present only if TBB can load
     except (importlib.metadata.PackageNotFoundError, StopIteration, OSError, ImportError):
         return "threads"
     if numba.config.THREADING_LAYER not in ("default", "tbb", "safe", "forksafe", "threadsafe"):

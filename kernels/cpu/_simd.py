@@ -66,9 +66,7 @@ def _load(context, builder, arrtype, array, offset):
 def _fma(builder, a, b, c):
     width, scalar = a.type.count, "f32" if isinstance(a.type.element, ir.FloatType) else "f64"
     name = f"llvm.fmuladd.v{width}{scalar}"
-    fn = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(a.type, [a.type] * 3), name
-    )
+    fn = cgutils.get_or_insert_function(builder.module, ir.FunctionType(a.type, [a.type] * 3), name)
     return builder.call(fn, [a, b, c])
 
 
@@ -130,15 +128,14 @@ def _binary(emit, doc):
 
 
 def _maximum(builder, a, b):
-    # Unordered compare: a NaN in `a` is kept, so a running maximum never loses one.
-    return builder.select(builder.fcmp_unordered(">", a, b), a, b)
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
 add = _binary(lambda builder, a, b: builder.fadd(a, b), "a + b, lane by lane")
 sub = _binary(lambda builder, a, b: builder.fsub(a, b), "a - b, lane by lane")
 mul = _binary(lambda builder, a, b: builder.fmul(a, b), "a * b, lane by lane")
 div = _binary(lambda builder, a, b: builder.fdiv(a, b), "a / b, lane by lane")
-maximum = _binary(_maximum, "max(a, b), lane by lane; NaN in a stays")
+maximum = _binary(_maximum, "max(a, b), lane by lane; b where either is NaN")
 
 
 def _unary(name):
@@ -162,6 +159,80 @@ def _unary(name):
 
 sqrt = _unary("sqrt")
 fabs = _unary("fabs")
+
+
+def _lane_offsets(builder, offset, stride, count, lanes):
+    """Element offsets of one entry in ``lanes`` matrices; lanes past ``count`` repeat the last."""
+    last = builder.sub(count, ir.Constant(count.type, 1))
+    for lane in range(lanes):
+        index = ir.Constant(count.type, lane)
+        index = builder.select(builder.icmp_signed("<", index, last), index, last)
+        yield lane, builder.add(offset, builder.mul(index, stride))
+
+
+@intrinsic
+def gather(typingctx, array, offset, stride, count):
+    """Elements ``offset + lane * stride`` of a C-contiguous array as one vector."""
+
+    def codegen(context, builder, sig, args):
+        data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
+        kind = _ir(sig.args[0].dtype)
+        vector = ir.Constant(kind, ir.Undefined)
+        for lane, where in _lane_offsets(builder, *args[1:], kind.count):
+            value = builder.load(builder.gep(data, [where]))
+            vector = builder.insert_element(vector, value, ir.IntType(32)(lane))
+        return vector
+
+    return Vec(array.dtype)(array, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def scatter(typingctx, array, offset, stride, count, vector):
+    """Write a vector to elements ``offset + lane * stride`` of a C-contiguous array."""
+
+    def codegen(context, builder, sig, args):
+        data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
+        lanes = args[4].type.count
+        # lanes past the count hold the same matrix as the last one, hence the same value
+        for lane, where in _lane_offsets(builder, *args[1:4], lanes):
+            value = builder.extract_element(args[4], ir.IntType(32)(lane))
+            builder.store(value, builder.gep(data, [where]))
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, types.intp, types.intp, vector), codegen
+
+
+@intrinsic
+def dot(typingctx, array, a, b, count):
+    """Sum of ``a[k] * b[k]`` for ``count`` vectors that lie one after the other."""
+
+    def codegen(context, builder, sig, args):
+        array, a, b, count = args
+        kind, intp = _ir(sig.args[0].dtype), count.type
+        lanes, zero = ir.Constant(intp, kind.count), ir.Constant(kind, None)
+        # two chains hide half of the latency; more would cost short rows more than they save
+        chains = [cgutils.alloca_once(builder, kind) for _ in range(2)]
+        for chain in chains:
+            builder.store(zero, chain)
+
+        def step(k, chain):
+            shift = builder.mul(k, lanes)
+            left = _load(context, builder, sig.args[0], array, builder.add(a, shift))
+            right = _load(context, builder, sig.args[0], array, builder.add(b, shift))
+            builder.store(_fma(builder, left, right, builder.load(chain)), chain)
+
+        one = ir.Constant(intp, 1)
+        pairs = builder.ashr(count, one)
+        with cgutils.for_range(builder, pairs) as loop:
+            k = builder.shl(loop.index, one)
+            step(k, chains[0])
+            step(builder.add(k, one), chains[1])
+        odd = builder.and_(count, one)
+        with builder.if_then(builder.icmp_signed("!=", odd, ir.Constant(intp, 0))):
+            step(builder.sub(count, one), chains[0])
+        return builder.fadd(builder.load(chains[0]), builder.load(chains[1]))
+
+    return Vec(array.dtype)(array, types.intp, types.intp, types.intp), codegen
 
 
 def tile(rows, cols, fused):
@@ -192,11 +263,7 @@ def tile(rows, cols, fused):
 
         row = [builder.add(i, ir.Constant(intp, u)) for u in range(rows)]
         col = [builder.add(j, ir.Constant(intp, v)) for v in range(cols)]
-        acc = [
-            [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in col]
-            for _ in row
-        ]
-        # alloca_once_value initialises in the entry block: set again for every call in a loop.
+        acc = [[cgutils.alloca_once(builder, vector) for _ in col] for _ in row]
         for u in range(rows):
             for v in range(cols):
                 builder.store(ir.Constant(vector, None), acc[u][v])

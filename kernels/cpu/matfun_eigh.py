@@ -7,7 +7,7 @@ from ._threads import run
 
 
 def eigh(a, threads):
-    """Eigenvalues ascending (b, n) and eigenvectors in columns (b, n, n); NaN where LAPACK fails."""
+    """Eigenvalues ascending (b, n), eigenvectors in columns (b, n, n); NaN where LAPACK fails."""
     batch, n, _ = a.shape
     rows = np.array(a, order="C")
     w = np.empty((batch, n), a.real.dtype)
@@ -26,7 +26,7 @@ def eigh(a, threads):
 
 def gram(b, threads):
     """``B B^H`` of each member, exactly Hermitian."""
-    batch, n, k = b.shape
+    batch, n, _ = b.shape
     out = np.empty((batch, n, n), b.dtype)
     # row-major storage transposes what Fortran sees, which conjugates the Hermitian product
     columns = np.conjugate(b.swapaxes(-1, -2), order="C")

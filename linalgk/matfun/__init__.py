@@ -6,28 +6,31 @@ from typing import Any
 import numpy as np
 
 from linalgk._dispatch import Explanation, Function
-from linalgk.matfun import _minimax, _ops, _roots
+from linalgk.matfun import _ops, _roots
 from linalgk.matfun._minimax import minimax_schedule
 from linalgk.matfun._roots import invsqrtm, sqrtm
 
 __all__ = ["invsqrtm", "minimax_schedule", "sqrtm"]
 
 
-def _sample_spd(size: str, *, xp: Any = np, rng: Any = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+Sample = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _sample_spd(size: str, *, xp: Any = np, rng: Any = None) -> Sample:
     """Positive definite matrices: one, a batch, a large one."""
     batch, n = {"small": ((), 4), "medium": ((64,), 16), "large": ((), 512)}[size]
     x = np.random.default_rng(rng).standard_normal((*batch, n, 2 * n))
-    a = x @ np.swapaxes(x, -1, -2) / n
-    return (xp.asarray(a),), {}
+    return (xp.asarray(x @ np.swapaxes(x, -1, -2) / n),), {}
 
 
-def _sample_lower(size: str, *, xp: Any = np, rng: Any = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _sample_lower(size: str, *, xp: Any = np, rng: Any = None) -> Sample:
     """A lower bound of the singular values."""
+    del rng  # nothing random about it
     return ({"small": 1e-1, "medium": 1e-3, "large": 1e-8}[size],), {"xp": xp}
 
 
 def _explain_schedule(lower: float, **options: Any) -> Explanation:
-    steps = len(minimax_schedule(lower, **{k: v for k, v in options.items() if k in ("tol", "steps", "degree", "safety")}))
+    steps = len(minimax_schedule(lower, **options))
     reason = "there is one method"
     return Explanation("minimax_schedule", "remez", reason, {}, 200.0 * steps, 24.0 * steps)
 

@@ -133,10 +133,10 @@ def schedule(
 def schedule_table(
     dtype: str, tol: float | None = None, steps: int | None = None, rows: int = 64
 ) -> NDArray[np.float64]:
-    """Minimax schedules for eigenvalues in [2^-r, 1], one row per r: steps first, then coefficients.
+    """Minimax schedules for eigenvalues in [2^-r, 1]: row r is steps, then coefficients.
 
-    Shape (rows, most steps + 1, 3); ``table[r, 0, 0]`` is the number of steps of row r, at
-    least one. A kernel picks the row of each matrix by its own eigenvalue bound.
+    A row is its number of steps, two zeros, and three coefficients a step, those of the identity
+    (1, 0, 0) after its last. A kernel picks the row of each matrix by its own eigenvalue bound.
     """
     roundoff, lowers = _rows(dtype)
     target = None if steps is not None else max(roundoff, tol or 0.0)
@@ -166,11 +166,13 @@ def _rows(dtype: str) -> tuple[float, list[float]]:
 
 def _stack(coeffs: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     table = np.zeros((len(coeffs), max(map(len, coeffs)) + 1, 3))
+    table[:, :, 0] = 1.0
     for row, coeff in zip(table, coeffs, strict=True):
         row[0, 0] = len(coeff)
         row[1 : len(coeff) + 1] = coeff
-    table.flags.writeable = False
-    return table
+    flat = table.reshape(len(coeffs), -1)
+    flat.flags.writeable = False
+    return flat
 
 
 def _quintic(low: float, high: float) -> tuple[float, float, float, float]:

@@ -75,7 +75,7 @@ def small_root(
 ) -> tuple[Any, Any, int]:
     """``A^{1/2}`` or ``A^{-1/2}`` of each member by the minimax schedule of its own bounds.
 
-    ``table[r]`` is the schedule for eigenvalues in [2^-r, 1] of the largest, its length first.
+    ``table[r]`` is the schedule for eigenvalues in [2^-r, 1] of the largest (`schedule_table`).
     Returns the roots, a report (b, 4) of status, steps, lower and upper eigenvalue bound, and
     the number of members whose status is not OK; those hold NaN: not finite, asymmetric beyond
     ``tol``, or nearer to singular than the table reaches. The kernel takes its lower bound from a
@@ -99,10 +99,8 @@ def small_root(
     # a little more than the computed eigenvalue, which is right to n eps
     high = high * (1 + 2.0**-10)
     chosen = xp.take(_constant(table, a, real), rows, axis=0)
-    steps = chosen[:, 0, 0]
-    done = xp.arange(1, table.shape[1], dtype=real)[None, :] > steps[:, None]
-    unit = _constant(np.array([1.0, 0.0, 0.0]), a, real)
-    coeffs = xp.where(done[:, :, None], unit[None, None, :], chosen[:, 1:, :])
+    steps = chosen[:, 0]
+    coeffs = xp.reshape(chosen[:, 3:], (a.shape[0], -1, 3))
     m = _where(ready, h / xp.astype(high, a.dtype)[:, None, None], eye_like(a))
     x = eye_like(a) + 0 * m if inverse else m
     x = ROOT_ITERATION(m, x, xp.astype(coeffs, a.dtype), threads)
@@ -157,14 +155,14 @@ def _spd(dtype: str, n: int = 6, batch: int = 3) -> Any:
 
 
 def _sample_small_root(dtype: str) -> tuple[Any, ...]:
-    from linalgk.matfun._minimax import schedule_table  # noqa: PLC0415
+    from linalgk.matfun._minimax import schedule_table
 
     a = _spd(dtype)
     return 0.5 * (a + adjoint(a)), True, schedule_table(_xp.REAL[dtype]), 1e-3, 1
 
 
 def _sample_iteration(dtype: str) -> tuple[Any, ...]:
-    from linalgk.matfun._minimax import schedule  # noqa: PLC0415
+    from linalgk.matfun._minimax import schedule
 
     a = _spd(dtype)
     a = 0.5 * (a + adjoint(a))

@@ -1,0 +1,21 @@
+"""Table of the public functions from their records."""
+
+from rst import code, list_table
+
+import linalgk as lk
+
+rows = []
+for f in lk.functions():
+    first = (f.function.__doc__ or "").strip().splitlines()[0]
+    features = [name for name in ("gradient", "jit", "rng", "plan") if getattr(f, name)]
+    rows.append(
+        [
+            f":py:func:`~linalgk.{f.name}`",
+            first,
+            code(f.methods),
+            ", ".join(f.accepts),
+            ", ".join(features) or "-",
+            f"{f.status}, since {f.since}",
+        ]
+    )
+print(list_table(["function", "", "methods", "takes", "features", "status"], rows))

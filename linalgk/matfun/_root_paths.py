@@ -1,0 +1,344 @@
+"""The ways to a root: fused iteration, eigenvectors, general matrices; one batch axis in front."""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from linalgk import _config, _xp
+from linalgk.matfun import _ops
+from linalgk.matfun._minimax import newton_table, schedule_table
+
+# Largest order whose batches stay in the fused lane kernel (a complex matrix counts twice).
+SMALL = 32
+# Up to this order matrices go one per thread with serial BLAS; above, BLAS has the threads.
+# By the order alone, so that a result does not depend on the batch it travels in.
+SERIAL = 128
+# Condition (a power of two) up to which minimax steps serve A^{1/2}: their large coefficients cost
+# accuracy there that eigenvectors keep. A^{-1/2} loses nothing by them.
+MINIMAX_ROWS = 18
+
+OK, NONFINITE, ASYMMETRIC, HARD = _ops.OK, _ops.NONFINITE, _ops.ASYMMETRIC, _ops.HARD
+INDEFINITE, SINGULAR, NO_ROOT, FAILED = 4, 5, 6, 7
+
+
+class Call(NamedTuple):
+    """Everything about one call but the array."""
+
+    inverse: bool
+    assume_a: str | None
+    method: str
+    tol: float | None
+    steps: int | None
+    rel_damp: Any  # NumPy (b,) or None
+    rcond: float | None
+    threads: int
+
+
+class Roots(NamedTuple):
+    """Roots of a flat batch; the small arrays are NumPy, (b,)."""
+
+    x: Any
+    status: Any
+    iterations: Any
+    lower: Any  # smallest eigenvalue or a bound of it; NaN if unknown
+    method: str
+
+
+def choose_method(n: int, dtype: str, *, hermitian: bool, spectrum: bool) -> tuple[str, str]:
+    """Method for matrices of order n, and why.
+
+    Cost model: lanes do ``4 n^3`` flops a step at a fifth of peak or better and 6 to 18 steps,
+    against about ``10 n^3`` of LAPACK at a few percent of peak for small n; they cross between
+    n = 32 and 64. Products at full peak would need 3 GEMMs a step, eigenvectors cost 4 to 5.
+    """
+    lanes = 2 * n if dtype in _xp.COMPLEX else n
+    if not hermitian:
+        return ("closed_form", "n <= 2") if n <= 2 else ("schur", "not Hermitian")
+    if spectrum:
+        return "eigh", "rel_damp and rcond need the spectrum"
+    if n == 1:
+        return "closed_form", "n = 1"
+    if lanes <= SMALL:
+        return "minimax", f"Hermitian and n <= {SMALL // (lanes // n)}: one fused kernel"
+    return "eigh", "Hermitian: eigenvectors cost less than the steps of an iteration"
+
+
+@functools.lru_cache(maxsize=64)
+def steps_table(
+    real: str, inverse: bool, method: str = "minimax", tol: Any = None, steps: Any = None
+) -> Any:
+    if method == "newton_schulz":
+        return newton_table(real, tol, steps)
+    full = inverse or tol is not None or steps is not None
+    return schedule_table(real, tol, steps, 64 if full else MINIMAX_ROWS)
+
+
+def empty(flat: Any) -> Roots:
+    count = flat.shape[0]
+    zeros = np.zeros(count, int)
+    return Roots(flat, zeros, zeros, np.full(count, np.nan), "none")
+
+
+def take(flat: Any, index: Any) -> Any:
+    if isinstance(flat, np.ndarray):
+        return flat[index]
+    xp = _xp.namespace(flat)
+    return xp.take(flat, _xp.from_numpy(index, xp, like=flat), axis=0)
+
+
+def _merge(base: Roots, index: Any, part: Roots) -> Roots:
+    """``base`` with the members ``index`` replaced."""
+    status, iterations, lower = base.status.copy(), base.iterations.copy(), base.lower.copy()
+    status[index], iterations[index], lower[index] = part.status, part.iterations, part.lower
+    order = np.arange(len(status))
+    order[index] = len(status) + np.arange(len(index))
+    xp = _xp.namespace(base.x)
+    x = take(xp.concat([base.x, part.x]), order)
+    names = [base.method, *(m for m in part.method.split("+") if m not in base.method)]
+    every = len(index) == len(status)
+    method = part.method if every else "+".join(names)
+    return Roots(x, status, iterations, lower, method)
+
+
+def solve(flat: Any, call: Call) -> Roots:
+    """Route every member to its method; members one path cannot serve go on to the next."""
+    n, dtype = flat.shape[-1], _xp.dtype_name(flat)
+    if call.assume_a == "gen" or call.method == "schur":
+        return _general(flat, call)
+    if call.method == "closed_form":
+        return _general(flat, call)
+    method = call.method
+    if method == "auto":
+        spectrum = call.rel_damp is not None
+        method, _ = choose_method(n, dtype, hermitian=True, spectrum=spectrum)
+    if method == "closed_form":
+        return _general(flat, call)
+    if method == "eigh":
+        return _spectral(flat, call)
+    return _iterative(flat, call, method)
+
+
+def _asymmetry(call: Call, n: int, eps: float) -> float:
+    """Relative asymmetry that still counts as rounding, or as carelessness under "pos"/"her"."""
+    return float(n * eps) if call.assume_a is None else float(eps) ** 0.5
+
+
+def scan(flat: Any, call: Call) -> Any:
+    """Status of each member after the structure scan, and its largest entry."""
+    largest, defect = (_xp.to_numpy(v) for v in _ops.HERMITIAN_SCAN(flat, call.threads))
+    eps = np.finfo(largest.dtype).eps
+    status = np.where(np.isfinite(largest), OK, NONFINITE)
+    with np.errstate(invalid="ignore"):
+        status[defect > _asymmetry(call, flat.shape[-1], eps) * largest] = ASYMMETRIC
+    return status, largest
+
+
+def _rest(found: Roots, flat: Any, call: Call) -> Roots:
+    """Members that are not Hermitian go to the general method unless the caller said they were."""
+    index = np.flatnonzero(found.status == ASYMMETRIC)
+    if not len(index) or call.assume_a is not None or call.rel_damp is not None:
+        return found
+    return _merge(found, index, _general(take(flat, index), call))
+
+
+def _iterative(flat: Any, call: Call, method: str) -> Roots:
+    dtype = _xp.dtype_name(flat)
+    table = steps_table(_xp.REAL[dtype], call.inverse, method, call.tol, call.steps)
+    eps = float(np.finfo(_xp.REAL[dtype]).eps)
+    planes = 2 if dtype in _xp.COMPLEX else 1
+    n = flat.shape[-1]
+    tol = _asymmetry(call, n, eps)
+    if n * planes <= SMALL:
+        x, report, bad = _ops.SMALL_ROOT(flat, call.inverse, table, tol, call.threads)
+    else:
+        # beyond the kernel's size the definition runs, its products by the op's own kernel
+        serial = _serial(flat)
+        with _config.serial_blas if serial else _config.blas_threads():
+            threads = call.threads if serial else 1
+            x, report, bad = _ops.small_root(flat, call.inverse, table, tol, threads)
+    report = np.asarray(_xp.to_numpy(report), dtype=np.float64)
+    status = report[:, 0].astype(int)
+    found = Roots(x, status, report[:, 1].astype(int), report[:, 2], method)
+    if not bad:
+        return found
+    hard = np.flatnonzero(status == HARD)
+    if len(hard):
+        # No lower bound of the spectrum: its eigenvalues decide, and are needed anyway.
+        found = _merge(found, hard, _spectral(take(flat, hard), call))
+    return _rest(found, flat, call)
+
+
+def _serial(flat: Any) -> bool:
+    return isinstance(flat, np.ndarray) and flat.shape[-1] <= SERIAL
+
+
+def _spectral(flat: Any, call: Call) -> Roots:
+    """By eigenvectors; decides definiteness and singularity by the computed eigenvalues."""
+    xp = _xp.namespace(flat)
+    complex_ = _xp.dtype_name(flat) in _xp.COMPLEX
+    n = flat.shape[-1]
+    status, largest = scan(flat, call)
+    real = largest.dtype
+    eps = float(np.finfo(real).eps)
+    # a power of four near the largest entry, so that scaling is exact and its root too
+    fine = status == OK
+    positive = fine & (largest > 0)
+    exponent = np.frexp(np.where(positive, largest, 1.0).astype(np.float64))[1]
+    half = -(-exponent // 2)
+    keep = _xp.from_numpy(fine, xp, like=flat)[:, None, None]
+    h = xp.where(keep, flat, _ops.eye_like(flat)) if not fine.all() else flat
+    h = _scaled(h, -2 * half)
+    h = 0.5 * (h + _ops.adjoint(h))
+    serial = _serial(flat)
+    threads = call.threads if serial else 1
+    with _config.serial_blas if serial else _config.blas_threads():
+        w_device, v = _ops.EIGH(h, threads)
+        w = np.asarray(_xp.to_numpy(w_device), dtype=np.float64)
+        status[fine & ~np.isfinite(w).all(axis=1)] = FAILED
+        root, status, lower = _spectrum(w, status, call, complex_, n, eps)
+        if np.iscomplexobj(root):
+            factor = _xp.from_numpy(root, xp, like=flat, dtype=flat.dtype)
+            x = (v * factor[:, None, :]) @ _ops.adjoint(v)
+        else:
+            quarter = _xp.from_numpy(np.sqrt(root), xp, like=flat, dtype=w_device.dtype)
+            b = v * xp.astype(quarter, v.dtype)[:, None, :]
+            x = _ops.GRAM(b, threads)
+    x = _scaled(x, -half if call.inverse else half)
+    if not (status == OK).all():
+        bad = _xp.from_numpy(status != OK, xp, like=flat)[:, None, None]
+        x = xp.where(bad, xp.asarray(float("nan"), dtype=x.dtype), x)
+    lower = np.ldexp(lower, 2 * half)
+    found = Roots(x, status, np.zeros(len(status), int), lower, "eigh")
+    return _rest(found, flat, call)
+
+
+def _scaled(x: Any, exponents: Any) -> Any:
+    """Members times 2^exponents, exact unless they leave the range of the dtype."""
+    if not exponents.any():
+        return x
+    xp = _xp.namespace(x)
+    real = _xp.REAL[_xp.dtype_name(x)]
+    # two factors, because one alone can overflow where the product does not
+    first = exponents // 2
+    for part in (first, exponents - first):
+        factor = _xp.from_numpy(np.ldexp(1.0, part).astype(real), xp, like=x, dtype=x.dtype)
+        x = x * factor[:, None, None]
+    return x
+
+
+def _spectrum(w: Any, status: Any, call: Call, complex_: bool, n: int, eps: float) -> Any:
+    """The function of the eigenvalues, the verdict on each member, and its smallest eigenvalue."""
+    with np.errstate(all="ignore"):
+        top = np.abs(w).max(axis=1)
+        if call.rel_damp is not None:
+            w = w + (call.rel_damp * np.maximum(w[:, -1], 0))[:, None]
+            top = np.abs(w).max(axis=1)
+        noise = n * eps * top
+        lowest = w.min(axis=1)
+        below = (status == OK) & (lowest < -noise)
+        signed = complex_ and call.assume_a != "pos" and call.rcond is None
+        if not signed:
+            status = np.where(below, INDEFINITE, status)
+        rounding = np.abs(w) <= noise[:, None] if signed else w < 0
+        w = np.where(rounding & (w < 0), 0.0, w) if not signed else w
+        if call.inverse and call.rcond is not None:
+            kept = w > call.rcond * top[:, None]
+            root = np.where(kept, 1 / np.sqrt(np.where(kept, w, 1.0)), 0.0)
+        else:
+            if call.inverse:
+                singular = (np.abs(w) <= eps * top[:, None]).any(axis=1)
+                status = np.where((status == OK) & singular, SINGULAR, status)
+            if signed and below.any():
+                root = np.sqrt(w.astype(complex))
+            else:
+                root = np.sqrt(np.maximum(w, 0.0))
+            root = 1 / root if call.inverse else root
+    finite = np.isfinite(root).all(axis=1) & (status == OK)
+    return np.where(finite[:, None], root, 1.0), status, np.maximum(lowest, 0.0)
+
+
+def _general(flat: Any, call: Call) -> Roots:
+    """No structure assumed: closed form for n <= 2, else Schur or Denman-Beavers."""
+    xp = _xp.namespace(flat)
+    n, complex_ = flat.shape[-1], _xp.dtype_name(flat) in _xp.COMPLEX
+    real = np.dtype(_xp.REAL[_xp.dtype_name(flat)])
+    eps = float(np.finfo(real).eps)
+    largest = np.asarray(_xp.to_numpy(xp.max(xp.abs(flat), axis=(-2, -1))), dtype=np.float64)
+    finite = np.isfinite(largest)
+    status = np.where(finite, OK, NONFINITE)
+    half = -(-np.frexp(np.where(finite & (largest > 0), largest, 1.0))[1] // 2)
+    keep = _xp.from_numpy(finite, xp, like=flat)[:, None, None]
+    a = _scaled(xp.where(keep, flat, _ops.eye_like(flat)), -2 * half)
+    closed = n <= 2 and call.method in ("auto", "closed_form")
+    wide = xp.astype(a, _xp.dtype_of(xp, "complex64" if real.itemsize == 4 else "complex128"))
+    x = _closed_form(wide) if closed else _ops.GENERAL_SQRT(a, call.threads)
+    status, imaginary = _judge(wide, x, status, eps, n)
+    if not complex_:
+        status = np.where((status == OK) & imaginary, NO_ROOT, status)
+        x = xp.real(x)
+    x = xp.astype(x, flat.dtype)
+    if call.inverse:
+        x, status = _inverse(x, status, eps)
+    x = _scaled(x, -half if call.inverse else half)
+    bad = status != OK
+    if bad.any():
+        mask = _xp.from_numpy(bad, xp, like=flat)[:, None, None]
+        x = xp.where(mask, xp.asarray(float("nan"), dtype=x.dtype), x)
+    unknown = np.full(len(status), np.nan)
+    iterations = np.zeros(len(status), int)
+    return Roots(x, status, iterations, unknown, "closed_form" if closed else "schur")
+
+
+def _closed_form(a: Any) -> Any:
+    """``(A + s I) / sqrt(tr A + 2 s)`` with ``s = sqrt(det A)`` for n = 2; the root for n = 1."""
+    xp = _xp.namespace(a)
+    if a.shape[-1] == 1:
+        return xp.sqrt(a)
+    det = a[:, 0, 0] * a[:, 1, 1] - a[:, 0, 1] * a[:, 1, 0]
+    s = xp.sqrt(det)
+    trace = a[:, 0, 0] + a[:, 1, 1]
+    # of the two roots of the determinant the one that makes both eigenvalues principal
+    s = xp.where(xp.abs(trace + 2 * s) >= xp.abs(trace - 2 * s), s, -s)
+    t = xp.sqrt(trace + 2 * s)
+    zero = t == 0
+    t = xp.where(zero, xp.ones_like(t), t)
+    x = (a + s[:, None, None] * _ops.eye_like(a)) / t[:, None, None]
+    multiple = a[:, 0, 1] == 0
+    multiple = multiple & (a[:, 1, 0] == 0) & (a[:, 0, 0] == a[:, 1, 1])
+    return xp.where(multiple[:, None, None], xp.sqrt(a[:, :1, :1]) * _ops.eye_like(a), x)
+
+
+def _judge(a: Any, x: Any, status: Any, eps: float, n: int) -> Any:
+    """Fail members whose root is not one; tell which are not real."""
+    xp = _xp.namespace(a)
+    with np.errstate(all="ignore"):
+        size, defect, root = frobenius(a), frobenius(x @ x - a), frobenius(x)
+        # a backward stable root has a residual of n eps ||X||^2 (Higham 2008, section 6.5)
+        bound = 10 * n * eps * np.maximum(root**2, size)
+        status = np.where((status == OK) & ~(defect <= bound), FAILED, status)
+        imaginary = frobenius(xp.imag(x)) > 10 * n * eps**0.5 * root
+    return status, imaginary
+
+
+def _inverse(x: Any, status: Any, eps: float) -> Any:
+    """Invert roots; singular where the reciprocal condition is below roundoff."""
+    xp = _xp.namespace(x)
+    singular = np.asarray(_xp.to_numpy(xp.linalg.svdvals(usable(x, status))))
+    low = singular[:, -1] <= eps * singular[:, 0]
+    status = np.where((status == OK) & low, SINGULAR, status)
+    return xp.linalg.inv(usable(x, status)), status
+
+
+def usable(x: Any, status: Any) -> Any:
+    xp = _xp.namespace(x)
+    good = _xp.from_numpy(status == OK, xp, like=x)[:, None, None]
+    return xp.where(good, x, _ops.eye_like(x))
+
+
+def frobenius(a: Any) -> Any:
+    """Frobenius norm of each member, NumPy float64."""
+    xp = _xp.namespace(a)
+    return np.sqrt(
+        np.asarray(_xp.to_numpy(xp.sum(xp.abs(a) ** 2, axis=(-2, -1))), dtype=np.float64)
+    )
