@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -48,11 +49,7 @@ class Generated(SphinxDirective):
     """A directive whose content is rst made at build time."""
 
     def parsed(self, text: str, source: Path) -> list[nodes.Node]:
-        lines = StringList(text.splitlines(), source=str(source))
-        return self.parse_content_to_nodes() if not text else self._nested(lines)
-
-    def _nested(self, lines: StringList) -> list[nodes.Node]:
-        self.content = lines
+        self.content = StringList(text.splitlines(), source=str(source))
         self.content_offset = 0
         return self.parse_content_to_nodes(allow_section_headings=True)
 
@@ -68,7 +65,7 @@ class ProgramOutput(Generated):
 
     required_arguments = 1
     final_argument_whitespace = True
-    option_spec = {"rst": directives.flag}
+    option_spec: ClassVar = {"rst": directives.flag}
 
     def run(self) -> list[nodes.Node]:
         scripts = tuple(self.path(name) for name in self.arguments[0].split())
@@ -122,7 +119,26 @@ def to_rst(text: str) -> str:
     return "\n".join(lines).strip()
 
 
+def readable(_app, what, name, _obj, _options, lines) -> None:
+    """Docstrings as they are read in the source, made fit for Sphinx.
+
+    References of `linalgk.testing` stand in the module and are cited from its functions. Sphinx
+    knows the citations of one docstring only, so that these become a numbered list and numbers.
+    """
+    for i, line in enumerate(lines):
+        line = line.replace("(*batch", r"(\*batch")
+        # an initial would begin a list: "N. J. Higham"
+        line = re.sub(r"^(\.\. \[\d\] )(?=[A-Z]\. )", r"\1\\", line)
+        if name.startswith("linalgk.testing"):
+            line = re.sub(r"\[(\d)\]_", r"[\1]", line)
+            if what == "module":
+                line = re.sub(r"^\.\. \[\d\] ", "#. ", line)
+        lines[i] = line
+
+
 def setup(app):
+    # before numpydoc, which looks for the citations
+    app.connect("autodoc-process-docstring", readable, priority=100)
     app.add_directive("program-output", ProgramOutput)
     app.add_directive("include-generated", IncludeGenerated)
     app.add_directive("markdown-file", MarkdownFile)

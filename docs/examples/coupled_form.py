@@ -1,9 +1,9 @@
-"""Why linalgk iterates on M alone: the same polynomial steps in two forms, products full or halved."""
+"""Why linalgk iterates on M alone: the same steps in two forms, with products full or halved."""
 
 import numpy as np
 
 import linalgk as lk
-from linalgk.testing import mp_sqrtm, relative_error, spd_matrix
+from linalgk.testing import reference_sqrtm, relative_error, spd_matrix
 
 
 def full(x, y):
@@ -39,7 +39,7 @@ def coupled_form(a, schedule, product):
 
 n, kappa = 8, 1e6
 a = spd_matrix(n, kappa)  # largest eigenvalue 1
-root = mp_sqrtm(a)
+root = reference_sqrtm(a)
 schedule = lk.minimax_schedule(kappa**-0.5 * 0.9)
 print(f"n = {n}, kappa = {kappa:.0e}, {len(schedule)} minimax steps, float64")
 for name, form in (("coupled form", coupled_form), ("M form", m_form)):

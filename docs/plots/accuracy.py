@@ -5,9 +5,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-# plot_directive runs this with the folder of the page as working directory or as this file
-here = Path(__file__).parent if "__file__" in globals() else Path("plots")
-result = json.loads((here.parent / "_generated" / "accuracy.json").read_text(encoding="utf-8"))
+# Sphinx runs this in the folder of this file, without a __file__.
+result = json.loads(Path("../_generated/accuracy.json").read_text(encoding="utf-8"))
 COLOURS = {"eigh": "C0", "minimax": "C1", "newton_schulz": "C2", "schur": "C3"}
 SHAPES = {"float64": "o", "complex128": "s", "float32": "^", "complex64": "v"}
 figure, axes = plt.subplots(1, 2, sharey=True, layout="constrained")
@@ -22,7 +21,8 @@ for axis, function, title in zip(
     for dtype in ("float64", "float32"):
         line = sorted({(r["kappa"], r["theory"]) for r in rows if r["dtype"] == dtype})
         for factor, style in ((1, "-"), (result["factor"], ":")):
-            axis.plot(*zip(*((k, factor * t) for k, t in line), strict=True), style, color="0.6", lw=1)
+            x, y = [k for k, _ in line], [factor * theory for _, theory in line]
+            axis.plot(x, y, style, color="0.6", lw=1)
     for method, colour in COLOURS.items():
         for dtype, shape in SHAPES.items():
             own = [r for r in rows if r["asked"] == method and r["dtype"] == dtype]

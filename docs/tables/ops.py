@@ -10,7 +10,8 @@ for op in lk.ops():
     if op.implementations:
         for kernel in op.implementations:
             where = f"``{kernel.module}.{kernel.symbol}``".replace("linalgk_kernels", "kernels")
-            rows.append([f"``{op.name}``", first, kernel.backend, where, code(kernel.dtypes), kernel.rule])
+            about = [kernel.backend, where, code(kernel.dtypes), kernel.rule]
+            rows.append([f"``{op.name}``", first, *about])
     else:
         rows.append([f"``{op.name}``", first, "-", "reference only", "-", "-"])
 print(list_table(["op", "", "backend", "kernel", "dtypes", "when"], rows))

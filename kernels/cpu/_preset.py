@@ -7,12 +7,18 @@ import importlib.metadata
 import numba
 
 # Division without a branch per element, the GIL released, and a cache on disk. `contract` lets
-# a*b+c become one FMA; nothing here assumes the absence of NaN or Inf or reorders a sum.
+# a*b+c become one FMA; nothing here assumes the absence of NaN or Inf or reorders a sum. The C
+# wrapper is left out because nobody calls it and compiling it takes time.
 njit = functools.partial(
-    numba.njit, cache=True, nogil=True, error_model="numpy", fastmath={"contract"}
+    numba.njit,
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+    fastmath={"contract"},
+    no_cfunc_wrapper=True,
 )
 # For functions that only kernels call: without the wrappers Python would call they compile faster.
-helper = functools.partial(njit, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+helper = functools.partial(njit, no_cpython_wrapper=True)
 
 
 @functools.cache

@@ -93,6 +93,29 @@ def store(typingctx, array, offset, value):
 
 
 @intrinsic
+def get(typingctx, array, offset):
+    """Element ``offset`` of a C-contiguous array counted flat, without index arithmetic."""
+
+    def codegen(context, builder, sig, args):
+        data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
+        return builder.load(builder.gep(data, [args[1]]))
+
+    return array.dtype(array, types.intp), codegen
+
+
+@intrinsic
+def put(typingctx, array, offset, value):
+    """Write element ``offset`` of a C-contiguous array counted flat."""
+
+    def codegen(context, builder, sig, args):
+        data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
+        builder.store(args[2], builder.gep(data, [args[1]]))
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, array.dtype), codegen
+
+
+@intrinsic
 def splat(typingctx, scalar):
     """A vector with every lane equal to ``scalar``."""
 
@@ -159,6 +182,17 @@ def _unary(name):
 
 sqrt = _unary("sqrt")
 fabs = _unary("fabs")
+
+
+@intrinsic
+def address(typingctx, array):
+    """Where an array's data begin, in bytes."""
+
+    def codegen(context, builder, sig, args):
+        data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
+        return builder.ptrtoint(data, context.get_value_type(types.intp))
+
+    return types.intp(array), codegen
 
 
 def _lane_offsets(builder, offset, stride, count, lanes):
@@ -235,59 +269,53 @@ def dot(typingctx, array, a, b, count):
     return Vec(array.dtype)(array, types.intp, types.intp, types.intp), codegen
 
 
-def tile(rows, cols, fused):
+def tile(rows, cols):
     """Intrinsic for a ``rows`` x ``cols`` block of a symmetric product, mirrored on store.
 
-    ``tile(w, c, a, b, n, i, j)`` computes ``C[i+u, j+v] = sum_k A[i+u, k] B[j+v, k]``: rows of
-    both factors are read, which are columns too because every matrix here is symmetric. With
-    ``fused`` it computes ``alpha*I + beta*A + gamma*(A B)`` with one coefficient per lane, read
-    at offset ``coef``. Matrices are (n, n, lanes) at element offsets c, a, b of the workspace w;
-    the block is also stored transposed.
+    ``tile(w, c, a, b, n, i, j, coef)`` computes ``C[i+u, j+v] = sum_k A[i+u, k] B[j+v, k]``:
+    rows of both factors are read, which are columns too because every matrix here is symmetric.
+    With ``coef >= 0`` it computes ``alpha I + beta A + gamma A B`` instead, with three vectors
+    of coefficients, one per lane, at element ``coef``. Matrices are (n, n, lanes) at element
+    offsets c, a, b of the workspace w; the block is also stored transposed.
     """
 
     def emit(context, builder, arrtype, w, c, a, b, n, i, j, coef):
-        vector = _ir(arrtype.dtype)
-        intp = n.type
+        vector, intp = _ir(arrtype.dtype), n.type
         lanes = ir.Constant(intp, vector.count)
 
         def at(base, row, col):
-            index = builder.add(builder.mul(row, n), col)
-            return builder.add(base, builder.mul(index, lanes))
+            return builder.add(base, builder.mul(builder.add(builder.mul(row, n), col), lanes))
 
         def read(offset):
             return _load(context, builder, arrtype, w, offset)
 
-        def write(offset, value):
-            pointer = _pointer(context, builder, arrtype, w, offset)
-            builder.store(value, pointer, align=arrtype.dtype.bitwidth // 8)
-
         row = [builder.add(i, ir.Constant(intp, u)) for u in range(rows)]
         col = [builder.add(j, ir.Constant(intp, v)) for v in range(cols)]
         acc = [[cgutils.alloca_once(builder, vector) for _ in col] for _ in row]
-        for u in range(rows):
-            for v in range(cols):
-                builder.store(ir.Constant(vector, None), acc[u][v])
+        block = [(u, v) for u in range(rows) for v in range(cols)]
+        for u, v in block:
+            builder.store(ir.Constant(vector, None), acc[u][v])
         with cgutils.for_range(builder, n) as loop:
             left = [read(at(a, r, loop.index)) for r in row]
             right = [read(at(b, r, loop.index)) for r in col]
-            for u in range(rows):
-                for v in range(cols):
-                    total = _fma(builder, left[u], right[v], builder.load(acc[u][v]))
-                    builder.store(total, acc[u][v])
-        if fused:
-            alpha = read(coef)
-            beta = read(builder.add(coef, lanes))
-            gamma = read(builder.add(coef, builder.mul(lanes, ir.Constant(intp, 2))))
-        for u in range(rows):
-            for v in range(cols):
-                value = builder.load(acc[u][v])
-                if fused:
-                    value = builder.fmul(value, gamma)
-                    value = _fma(builder, beta, read(at(a, row[u], col[v])), value)
-                    diagonal = builder.icmp_signed("==", row[u], col[v])
-                    value = builder.select(diagonal, builder.fadd(value, alpha), value)
-                write(at(c, row[u], col[v]), value)
-                write(at(c, col[v], row[u]), value)
+            for u, v in block:
+                total = _fma(builder, left[u], right[v], builder.load(acc[u][v]))
+                builder.store(total, acc[u][v])
+        with builder.if_then(builder.icmp_signed(">=", coef, ir.Constant(intp, 0))):
+            alpha, beta, gamma = (
+                read(builder.add(coef, ir.Constant(intp, k * vector.count))) for k in range(3)
+            )
+            for u, v in block:
+                value = builder.fmul(builder.load(acc[u][v]), gamma)
+                value = _fma(builder, beta, read(at(a, row[u], col[v])), value)
+                diagonal = builder.icmp_signed("==", row[u], col[v])
+                value = builder.select(diagonal, builder.fadd(value, alpha), value)
+                builder.store(value, acc[u][v])
+        for u, v in block:
+            value = builder.load(acc[u][v])
+            for offset in (at(c, row[u], col[v]), at(c, col[v], row[u])):
+                pointer = _pointer(context, builder, arrtype, w, offset)
+                builder.store(value, pointer, align=arrtype.dtype.bitwidth // 8)
 
     @intrinsic
     def block(typingctx, w, c, a, b, n, i, j, coef):

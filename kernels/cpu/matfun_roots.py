@@ -18,14 +18,17 @@ from ._simd import (
     BYTES,
     TILE,
     add,
+    address,
     div,
     dot,
     fabs,
     fma,
     gather,
+    get,
     load,
     maximum,
     mul,
+    put,
     scatter,
     splat,
     sqrt,
@@ -38,27 +41,24 @@ from ._threads import run
 OK, NONFINITE, ASYMMETRIC, HARD = 0, 1, 2, 3
 
 
-def _blocks(fused):
-    """Upper-triangle loop over tiles; rows and columns left over go one by one."""
-    square, column, single = _tile(TILE, TILE, fused), _tile(TILE, 1, fused), _tile(1, 1, fused)
-
-    @_helper
-    def multiply(w, c, a, b, n, coef):
-        whole = n - n % TILE
-        for i in range(0, whole, TILE):
-            for j in range(i, whole, TILE):
-                square(w, c, a, b, n, i, j, coef)
-            for j in range(whole, n):
-                column(w, c, a, b, n, i, j, coef)
-        for i in range(whole, n):
-            for j in range(i, n):
-                single(w, c, a, b, n, i, j, coef)
-
-    return multiply
+_square, _column, _single = _tile(TILE, TILE), _tile(TILE, 1), _tile(1, 1)
 
 
-_multiply = _blocks(False)
-_polynomial = _blocks(True)
+@_helper
+def _product(w, c, a, b, n, coef):
+    """C = A B, or alpha I + beta A + gamma A B with the lanes' coefficients if coef >= 0.
+
+    Upper tiles and their mirror images; rows and columns left over go one by one.
+    """
+    whole = n - n % TILE
+    for i in range(0, whole, TILE):
+        for j in range(i, whole, TILE):
+            _square(w, c, a, b, n, i, j, coef)
+        for j in range(whole, n):
+            _column(w, c, a, b, n, i, j, coef)
+    for i in range(whole, n):
+        for j in range(i, n):
+            _single(w, c, a, b, n, i, j, coef)
 
 
 @_helper
@@ -77,11 +77,13 @@ def _pack(a, w, m, top, scale, report, base, n, tol):
     largest = zero
     defect = zero
     poison = zero
-    for i in range(half):
-        for j in range(i + 1):
-            for p in range(planes):
+    for p in range(planes):
+        for i in range(half):
+            for j in range(i + 1):
                 lower = gather(a, origin + i * n + planes * j + p, stride, count)
                 upper = gather(a, origin + j * n + planes * i + p, stride, count)
+                store(w, m + ((p * half + i) * n + j) * lanes, lower)
+                store(w, m + ((p * half + j) * n + i) * lanes, upper)
                 # NaN and infinity times zero are NaN, which no later sum removes
                 poison = fma(add(lower, upper), zero, fma(sub(lower, upper), zero, poison))
                 largest = maximum(maximum(fabs(lower), fabs(upper)), largest)
@@ -91,12 +93,16 @@ def _pack(a, w, m, top, scale, report, base, n, tol):
     store(w, top + lanes, defect)
     store(w, top + 2 * lanes, poison)
     for lane in range(lanes):
-        item = base + min(lane, count - 1)
-        size = np.float64(w[top + lane])
+        if lane >= count:
+            # lanes without a matrix of their own repeat the last one
+            put(w, top + lane, get(w, top + count - 1))
+            put(w, top + lanes + lane, get(w, top + lanes + count - 1))
+            continue
+        size = np.float64(get(w, top + lane))
         status = OK
-        if w[top + 2 * lanes + lane] != 0.0:
+        if get(w, top + 2 * lanes + lane) != 0.0:
             status = NONFINITE
-        elif w[top + lanes + lane] > tol * size:
+        elif get(w, top + lanes + lane) > tol * size:
             status = ASYMMETRIC
         elif size == 0.0:
             status = HARD
@@ -104,36 +110,33 @@ def _pack(a, w, m, top, scale, report, base, n, tol):
         if status == OK:
             exponent = math.frexp(size)[1]
             exponent += exponent & 1
-        report[item, 0] = status
-        report[item, 1:] = 0.0
+        put(report, 4 * (base + lane), status)
+        put(report, 4 * (base + lane) + 1, 0.0)
+        put(report, 4 * (base + lane) + 2, 0.0)
+        put(report, 4 * (base + lane) + 3, 0.0)
         # in two factors, because one alone may leave the range of the dtype
         first = -exponent // 2
-        w[top + lane] = math.ldexp(1.0, first)
-        w[top + lanes + lane] = 0.5 * math.ldexp(1.0, -exponent - first)
-        scale[lane] = math.ldexp(1.0, exponent // 2)
+        put(w, top + lane, math.ldexp(1.0, first))
+        put(w, top + lanes + lane, 0.5 * math.ldexp(1.0, -exponent - first))
+        put(w, scale + lane, math.ldexp(1.0, exponent // 2))
     first = load(w, top)
     second = load(w, top + lanes)
-    for i in range(half):
-        for j in range(i + 1):
-            for p in range(planes):
-                lower = gather(a, origin + i * n + planes * j + p, stride, count)
-                upper = gather(a, origin + j * n + planes * i + p, stride, count)
-                lower = mul(mul(lower, first), second)
-                upper = mul(mul(upper, first), second)
-                if p == 0:
-                    value = add(lower, upper)
-                    store(w, m + (i * n + j) * lanes, value)
-                    store(w, m + (j * n + i) * lanes, value)
-                    if planes == 2:
-                        store(w, m + ((half + i) * n + half + j) * lanes, value)
-                        store(w, m + ((half + j) * n + half + i) * lanes, value)
-                else:
-                    value = sub(lower, upper)
-                    store(w, m + ((half + i) * n + j) * lanes, value)
+    for p in range(planes):
+        for i in range(half):
+            for j in range(i + 1):
+                here = m + ((p * half + i) * n + j) * lanes
+                mirror = m + ((p * half + j) * n + i) * lanes
+                lower = mul(mul(load(w, here), first), second)
+                upper = mul(mul(load(w, mirror), first), second)
+                value = sub(lower, upper) if p else add(lower, upper)
+                store(w, here, value)
+                store(w, mirror, sub(upper, lower) if p else value)
+                if p:
                     store(w, m + (j * n + half + i) * lanes, value)
-                    value = sub(upper, lower)
-                    store(w, m + ((half + j) * n + i) * lanes, value)
-                    store(w, m + (i * n + half + j) * lanes, value)
+                    store(w, m + (i * n + half + j) * lanes, sub(upper, lower))
+                elif planes == 2:
+                    store(w, m + ((half + i) * n + half + j) * lanes, value)
+                    store(w, m + ((half + j) * n + half + i) * lanes, value)
 
 
 @_helper
@@ -152,8 +155,9 @@ def _normalise(w, m, top, n):
     bound = sub(add(rowmax, frobenius), maximum(rowmax, frobenius))
     bound = mul(bound, splat(w.dtype.type(1.001953125)))
     store(w, top, bound)
+    inverse = div(splat(w.dtype.type(1.0)), bound)
     for k in range(n * n):
-        store(w, m + k * lanes, div(load(w, m + k * lanes), bound))
+        store(w, m + k * lanes, mul(load(w, m + k * lanes), inverse))
 
 
 @_helper
@@ -191,36 +195,46 @@ def _inverse_trace(w, m, low, inv, out, n):
 def _schedule(w, m, coef, bound, top, scale, table, report, base, n):
     """Copy the minimax coefficients that each lane's own eigenvalue bound asks for."""
     lanes = BYTES // w.itemsize
-    eps = np.finfo(w.dtype).eps
+    eps = get(table, 1)
+    width = table.shape[1]
     most = 0
-    rows = np.empty(lanes, np.int64)
+    count = report.shape[0] - base
     for lane in range(lanes):
-        item = min(base + lane, report.shape[0] - 1)
-        trace = np.float64(w[bound + lane])
-        # Cholesky's backward error n eps can hide that much of the smallest eigenvalue
-        margin = 1.005 + n * trace * eps
-        row = 0
-        if report[item, 0] == OK:
-            row = table.shape[0]
-            if trace < 0.1 / eps:
-                row = max(math.ceil(math.log2(trace * margin)), 0)
-            if row < table.shape[0]:
-                norm = np.float64(w[top + lane]) * scale[lane] * scale[lane]
-                report[item, 1] = table[row, 0]
-                report[item, 2] = norm / (trace * margin)
-                report[item, 3] = norm
-            else:
-                report[item, 0] = HARD
-        if report[item, 0] != OK:
-            row = 0
-            scale[lane] = np.nan
+        if lane >= count:
             for k in range(n * n):
-                w[m + k * lanes + lane] = 1.0 if k % (n + 1) == 0 else 0.0
-        rows[lane] = row
-        most = max(most, int(table[row, 0]))
+                put(w, m + k * lanes + lane, get(w, m + k * lanes + count - 1))
+            put(w, scale + lanes + lane, get(w, scale + lanes + count - 1))
+            continue
+        item = base + lane
+        trace = np.float64(get(w, bound + lane))
+        # Cholesky's backward error n eps can hide that much of the smallest eigenvalue
+        safe = trace * (1.005 + n * trace * eps)
+        row = 0
+        if get(report, 4 * item) == OK:
+            row = table.shape[0]
+            if trace * eps < 0.1:
+                row = math.frexp(safe)[1] if safe > 1.0 else 0
+            if row < table.shape[0]:
+                norm = np.float64(get(w, top + lane)) * np.float64(get(w, scale + lane)) ** 2
+                put(report, 4 * item + 1, get(table, row * width))
+                put(report, 4 * item + 2, norm / safe)
+                put(report, 4 * item + 3, norm)
+            else:
+                put(report, 4 * item, HARD)
+        if get(report, 4 * item) != OK:
+            row = 0
+            put(w, scale + lane, np.nan)
+            for k in range(n * n):
+                put(w, m + k * lanes + lane, 0.0)
+            for k in range(n):
+                put(w, m + k * (n + 1) * lanes + lane, 1.0)
+        put(w, scale + lanes + lane, row)
+        steps = int(get(table, row * width))
+        most = steps if steps > most else most
     for k in range(3 * most):
         for lane in range(lanes):
-            w[coef + k * lanes + lane] = table[rows[lane], 3 + k]
+            row = int(get(w, scale + lanes + lane))
+            put(w, coef + k * lanes + lane, get(table, row * width + 3 + k))
     return most
 
 
@@ -234,8 +248,11 @@ def _unpack(w, x, top, scale, out, base, n, inverse):
     count = out.shape[0] - base
     origin = base * stride
     for lane in range(lanes):
-        factor = math.sqrt(np.float64(w[top + lane])) * scale[lane]
-        w[top + lane] = 1.0 / factor if inverse else factor
+        if lane >= count:
+            put(w, top + lane, get(w, top + count - 1))
+            continue
+        factor = math.sqrt(np.float64(get(w, top + lane))) * np.float64(get(w, scale + lane))
+        put(w, top + lane, 1.0 / factor if inverse else factor)
     factor = load(w, top)
     zero = splat(w.dtype.type(0.0))
     for i in range(half):
@@ -253,12 +270,12 @@ def _unpack(w, x, top, scale, out, base, n, inverse):
 
 @njit
 def _groups(a, out, report, table, inverse, tol, start, stop):
-    """Roots of the matrices in lane groups ``start`` to ``stop``.
+    """Roots of the matrices in lane groups ``start`` to ``stop``; how many are not OK.
 
     a, out : (batch, n, n) real, or (batch, n, 2 n) complex as pairs, C-contiguous.
     report : (batch, 4) float64: status, steps, lower and upper bound of the eigenvalues.
     table : (rows, 3 steps + 3): row r is the schedule for eigenvalues in [2^-r, 1]: its number of
-        steps, two zeros, and the coefficients, (1, 0, 0) after the last. Matrices beyond the last
+        steps, the roundoff, zero, and the coefficients, (1, 0, 0) after the last. Matrices beyond the last
         row are HARD.
     inverse : whether A^(-1/2) is wanted instead of A^(1/2).
     tol : largest asymmetry allowed, relative to the largest entry.
@@ -267,14 +284,15 @@ def _groups(a, out, report, table, inverse, tol, start, stop):
     lanes = BYTES // a.itemsize
     unit = 64 // a.itemsize
     size = n * n * lanes
-    w = np.empty(4 * size + (4 + table.shape[1]) * lanes + unit, out.dtype)
+    w = np.empty(4 * size + (6 + table.shape[1]) * lanes + unit, out.dtype)
     # vectors that straddle a cache line cost two loads
-    m = (-(w.ctypes.data // a.itemsize)) % unit
+    m = unit - (address(w) // a.itemsize & (unit - 1))
     x, t, q = m + size, m + 2 * size, m + 3 * size
     top = m + 4 * size
     bound = top + 3 * lanes
-    coef = bound + lanes
-    scale = np.empty(lanes, np.float64)
+    scale = bound + lanes
+    coef = scale + 2 * lanes
+    bad = 0
     for group in range(start, stop):
         base = group * lanes
         _pack(a, w, m, top, scale, report, base, n, tol)
@@ -282,20 +300,26 @@ def _groups(a, out, report, table, inverse, tol, start, stop):
         _inverse_trace(w, m, x, q, bound, n)
         steps = _schedule(w, m, coef, bound, top, scale, table, report, base, n)
         for step in range(steps):
-            _polynomial(w, t, m, m, n, coef + 3 * step * lanes)
-            first = 0
-            if step == 0 and inverse:
-                # X = I: the product X T is T
-                x, t = t, x
-                first = 1
-            right = x if first == 1 else t
-            # X T (X = M at first), then M T, then (M T) T; one call, compiled into here once
-            for k in range(first, 1 if step == steps - 1 else 3):
-                left = q if k == 2 else (m if k == 1 or step == 0 else x)
-                _multiply(w, m if k == 2 else q, left, right, n, coef)
-                if k == 0:
+            right = t
+            # T, then X T (X = M at first), M T, and (M T) T: one call site, so that the
+            # product is compiled into this function once
+            for k in range(2 if step == steps - 1 else 4):
+                if k == 1 and step == 0 and inverse:
+                    # X = I: the product X T is T
+                    x, t = t, x
+                    right = x
+                    continue
+                into = t if k == 0 else (m if k == 3 else q)
+                left = q if k == 3 else (x if k == 1 and step > 0 else m)
+                other = m if k == 0 else right
+                _product(w, into, left, other, n, coef + 3 * step * lanes if k == 0 else -1)
+                if k == 1:
                     x, q = q, x
         _unpack(w, x, top, scale, out, base, n, inverse)
+        for lane in range(min(lanes, report.shape[0] - base)):
+            if get(report, 4 * (base + lane)) != OK:
+                bad += 1
+    return bad
 
 
 def small_root(a, inverse, table, tol, threads):
@@ -310,10 +334,11 @@ def small_root(a, inverse, table, tol, threads):
     if a.dtype.kind == "c":
         source, target = a.view(a.real.dtype), out.view(a.real.dtype)
     groups = -(-batch * source.itemsize // BYTES)
+    # below about 50 microseconds of work a second thread costs more than it saves
+    if batch * n**3 < 20_000:
+        return out, report, _groups(source, target, report, table, inverse, tol, 0, groups)
 
     def work(start, stop):
-        _groups(source, target, report, table, inverse, tol, start, stop)
+        return _groups(source, target, report, table, inverse, tol, start, stop)
 
-    # below about 50 microseconds of work a second thread costs more than it saves
-    run(work, groups, 1 if batch * n**3 < 20_000 else threads)
-    return out, report, int(np.count_nonzero(report[:, 0]))
+    return out, report, sum(run(work, groups, threads))

@@ -135,12 +135,12 @@ def schedule_table(
 ) -> NDArray[np.float64]:
     """Minimax schedules for eigenvalues in [2^-r, 1]: row r is steps, then coefficients.
 
-    A row is its number of steps, two zeros, and three coefficients a step, those of the identity
-    (1, 0, 0) after its last. A kernel picks the row of each matrix by its own eigenvalue bound.
+    A row is its number of steps, eps of the dtype, zero, and three coefficients a step, those of
+    the identity (1, 0, 0) after its last. A kernel picks the row of each matrix by its own eigenvalue bound.
     """
     roundoff, lowers = _rows(dtype)
     target = None if steps is not None else max(roundoff, tol or 0.0)
-    return _stack([schedule(lower, target, steps) for lower in lowers[:rows]])
+    return _stack([schedule(lower, target, steps) for lower in lowers[:rows]], roundoff)
 
 
 @functools.lru_cache(maxsize=64)
@@ -156,7 +156,7 @@ def newton_table(
         while count < (steps or 200) and (steps is not None or 1 - x > target):
             count, x = count + 1, x * (1.5 - 0.5 * x * x)
         table.append(np.tile([1.5, -0.5, 0.0], (count, 1)))
-    return _stack(table)
+    return _stack(table, roundoff)
 
 
 def _rows(dtype: str) -> tuple[float, list[float]]:
@@ -164,11 +164,11 @@ def _rows(dtype: str) -> tuple[float, list[float]]:
     return roundoff, [min(2.0 ** (-r / 2), 0.999) for r in range(rows)]
 
 
-def _stack(coeffs: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _stack(coeffs: list[NDArray[np.float64]], roundoff: float) -> NDArray[np.float64]:
     table = np.zeros((len(coeffs), max(map(len, coeffs)) + 1, 3))
     table[:, :, 0] = 1.0
     for row, coeff in zip(table, coeffs, strict=True):
-        row[0, 0] = len(coeff)
+        row[0] = len(coeff), 2 * roundoff, 0.0
         row[1 : len(coeff) + 1] = coeff
     flat = table.reshape(len(coeffs), -1)
     flat.flags.writeable = False

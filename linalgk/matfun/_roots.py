@@ -203,9 +203,9 @@ def _root(
 ) -> Any:  # fmt: skip
     """Check at the door, compute on a flat batch, and hand back what came in."""
     if (
-        type(a) is np.ndarray and method == "auto" and assume_a is None and out is None
-        and tol is steps is compute_dtype is rcond is None and not return_info
-        and type(damp) is type(rel_damp) is int and damp == rel_damp == 0
+        type(a) is np.ndarray and method == "auto"
+        and assume_a is out is tol is steps is compute_dtype is rcond is None
+        and not return_info and damp is rel_damp is _ZERO
     ):  # fmt: skip
         quick = _quick(a, inverse)
         if quick is not None:
@@ -248,20 +248,26 @@ def _root(
     return finish(name, flat, found, result, info, batch, check, policy)
 
 
-_EPS = {"f": float(np.finfo("f").eps), "d": float(np.finfo("d").eps)}
+# The default, told from an array or a number by identity.
+_ZERO = 0
+# Native dtypes are singletons: identity is the cheapest test there is.
+_SINGLE, _DOUBLE = np.dtype("float32"), np.dtype("float64")
 
 
 def _quick(a: Any, inverse: bool) -> Any:
     """The whole call for small real NumPy arrays when nothing is unusual, else None."""
-    shape, char = a.shape, a.dtype.char
-    if (
-        len(shape) < 2 or shape[-1] != shape[-2] or not 1 < shape[-1] <= SMALL
-        or char not in _EPS or not a.flags.c_contiguous or not a.dtype.isnative
-    ):  # fmt: skip
+    shape, dtype = a.shape, a.dtype
+    if len(shape) < 2 or not 1 < shape[-1] <= SMALL or shape[-1] != shape[-2]:
+        return None
+    if dtype is _DOUBLE:
+        table, tol = steps_table("float64", inverse), shape[-1] * 2.0**-52
+    elif dtype is _SINGLE:
+        table, tol = steps_table("float32", inverse), shape[-1] * 2.0**-23
+    else:
+        return None
+    if not a.flags.c_contiguous:
         return None
     flat = a if len(shape) == 3 else a.reshape(-1, shape[-2], shape[-1])
-    table = steps_table("float32" if char == "f" else "float64", inverse)
-    tol = shape[-1] * _EPS[char]
     x, _, bad = _ops.SMALL_ROOT(flat, inverse, table, tol, _config.num_threads())
     return None if bad else x.reshape(shape)
 

@@ -1,0 +1,39 @@
+"""Array libraries to run a test with; a library that is not installed is skipped by name."""
+
+import numpy as np
+import pytest
+
+
+def _namespace(name):
+    if name == "numpy":
+        return np
+    if name == "torch":
+        return pytest.importorskip("array_api_compat.torch") if _has("torch") else None
+    if name == "jax":
+        jax = pytest.importorskip("jax")
+        jax.config.update("jax_enable_x64", True)
+        return jax.numpy
+    return pytest.importorskip("array_api_strict")
+
+
+def _has(name):
+    pytest.importorskip(name)
+    return True
+
+
+@pytest.fixture(params=["numpy", "torch", "jax", "array_api_strict"])
+def xp(request):
+    """A namespace."""
+    return _namespace(request.param)
+
+
+@pytest.fixture(params=["float32", "float64", "complex64", "complex128"])
+def dtype(request):
+    """A dtype name."""
+    return request.param
+
+
+@pytest.fixture
+def rng():
+    """A generator with a fixed seed."""
+    return np.random.default_rng(20260101)

@@ -1,0 +1,105 @@
+"""Every op x kernel x dtype x layout against its reference: one test body."""
+
+import numpy as np
+import pytest
+
+import linalgk as lk
+
+CASES = [
+    pytest.param(op, chosen, dtype, id=f"{op.name}-{chosen.backend}-{dtype}")
+    for op in lk.ops()
+    for chosen in op.implementations
+    for dtype in chosen.dtypes
+]
+
+
+def norms(x):
+    return np.sqrt((np.abs(x) ** 2).sum(axis=tuple(range(1, x.ndim))))
+
+
+def outputs(op, result):
+    """What must agree: eigenvectors are not unique, so their product is compared."""
+    if op.name == "eigh":
+        w, v = result
+        return [w, (v * w[:, None, :]) @ np.conj(np.swapaxes(v, -1, -2))]
+    if op.name == "small_root":
+        x, report, bad = result
+        # the bounds differ by design: one comes from Cholesky, one from eigenvalues
+        return [x, report[:, :1], np.array([bad])]
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+@pytest.mark.parametrize(("op", "chosen", "dtype"), CASES)
+@pytest.mark.parametrize("layout", ["plain", "read-only"])
+def test_kernel_equals_reference(op, chosen, dtype, layout):
+    args = op.sample(dtype)
+    if layout == "read-only":
+        args = tuple(np.array(a) if isinstance(a, np.ndarray) else a for a in args)
+        for a in args:
+            if isinstance(a, np.ndarray):
+                a.flags.writeable = False
+    before = [np.array(a) if isinstance(a, np.ndarray) else a for a in args]
+    got = outputs(op, chosen.load()(*args))
+    want = outputs(op, op.reference(*args))
+    for a, b in zip(args, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    # samples are Wishart, n = 6 from 12 vectors: kappa below 1e3 and at most 20 products
+    eps = np.finfo(dtype).eps
+    for x, y in zip(got, want, strict=True):
+        x, y = np.asarray(x, complex), np.asarray(y, complex)
+        assert x.shape == y.shape
+        if x.ndim:
+            assert (norms(x - y) <= 1e3 * eps * np.maximum(norms(y), 1)).all()
+    for x in chosen.load()(*args) if isinstance(chosen.load()(*args), tuple) else ():
+        if isinstance(x, np.ndarray) and x.ndim == 3:
+            assert x.dtype == np.dtype(dtype)
+
+
+@pytest.mark.parametrize(("op", "chosen", "dtype"), CASES)
+def test_members_do_not_see_each_other_or_the_threads(op, chosen, dtype):
+    """The same bits alone, in a batch and on one thread or three."""
+    args = op.sample(dtype)
+    batch = args[0].shape[0]
+
+    def pick(index):
+        return tuple(
+            np.ascontiguousarray(a[index])
+            if isinstance(a, np.ndarray) and a.ndim == 3 and a.shape[0] == batch
+            else a
+            for a in args
+        )
+
+    run = chosen.load()
+    whole = run(*args)
+    many = run(*pick(np.arange(600) % batch)[:-1], 3)
+    for k in range(batch):
+        alone = run(*pick(np.array([k])))
+        for x, y, z in zip(as_tuple(whole), as_tuple(alone), as_tuple(many), strict=True):
+            if isinstance(x, np.ndarray):
+                np.testing.assert_array_equal(x[k], y[0])
+                np.testing.assert_array_equal(x[k], z[k])
+                np.testing.assert_array_equal(x[k], z[600 - batch * 2 + k])
+
+
+def as_tuple(x):
+    return x if isinstance(x, tuple) else (x,)
+
+
+@pytest.mark.parametrize(("op", "chosen", "dtype"), CASES)
+def test_empty_batches(op, chosen, dtype):
+    args = op.sample(dtype)
+    batch = args[0].shape[0]
+    none = tuple(
+        a[:0] if isinstance(a, np.ndarray) and a.ndim == 3 and a.shape[0] == batch else a
+        for a in args
+    )
+    for x in as_tuple(chosen.load()(*none)):
+        if isinstance(x, np.ndarray):
+            assert x.shape[0] == 0
+
+
+def test_every_op_has_a_reference_and_every_kernel_a_sample():
+    for op in lk.ops():
+        assert callable(op.reference)
+        assert op.reference.__doc__
+        assert op.sample is not None

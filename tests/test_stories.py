@@ -1,0 +1,233 @@
+"""What the documentation shows runs, and what it says holds."""
+
+import doctest
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+import linalgk as lk
+from linalgk.testing import assert_close
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(p.relative_to(DOCS).as_posix() for p in DOCS.glob("*.rst"))
+BAD = {(0, 2), (3, 0), (3, 5)}
+
+
+def run(name, **options):
+    return runpy.run_path(str(DOCS / name), **options)
+
+
+# --- Stories -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def story_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run("examples/story_01_data.py")
+    with pytest.warns(lk.errors.ConvergenceWarning) as caught:
+        names = run("examples/story_01.py")
+    return names, [str(w.message) for w in caught], capsys.readouterr().out
+
+
+def test_story_1_names_the_three_bad_members_and_no_others(story_1):
+    names, messages, out = story_1
+    C, bad = names["C"], names["bad"]
+    assert C.shape == (4, 6, 64, 64)
+    assert C.dtype == np.float32
+    assert bad.shape == C.shape[:2]
+    assert bad.dtype == bool
+    assert set(zip(*np.nonzero(bad), strict=True)) == BAD
+    assert len(messages) == 1
+    assert all(str(member) in messages[0] for member in BAD)
+    count, estimate = out.split()
+    assert count == "3"
+    assert 0 < float(estimate) < 1e-6
+
+
+def test_story_1_computes_the_others_as_if_they_were_alone(story_1):
+    names, _, _ = story_1
+    C, R, W, info, bad = (names[key] for key in ("C", "R", "W", "info", "bad"))
+    assert R.dtype == W.dtype == np.float32
+    assert np.isnan(R[bad]).all()
+    assert np.isnan(W[bad]).all()
+    assert np.isnan(info.error_estimate[bad]).all()
+    assert np.isfinite(info.error_estimate[~bad]).all()
+    wide = C[~bad].astype(np.float64)
+    w, v = np.linalg.eigh(wide)
+    # rank 20 of 64 in single precision: backward error n eps, and the root's error its square root
+    eps = np.finfo(np.float32).eps
+    assert_close(R[~bad].astype(float) @ R[~bad], wide, 64 * eps)
+    damped = w + 1e-6 * w[:, -1:]
+    exact = (v / np.sqrt(damped)[:, None, :]) @ v.mT
+    # computed in double precision with a condition of 1e6, and rounded once
+    assert_close(W[~bad], exact, 2 * eps)
+    assert (w[:, 0] < 1e-5 * w[:, -1]).sum() == 7  # subject 1 and the dead channel
+    with lk.config_context(on_fail="nan"):
+        assert np.array_equal(lk.sqrtm(C[1, 4], assume_a="pos"), R[1, 4])
+
+
+def test_story_1_complex_root(story_1):
+    names, _, _ = story_1
+    Z = names["Z"]
+    assert np.iscomplexobj(Z)
+    h = 0.5**0.5
+    assert_close(Z, np.array([[h, -h], [h, h]]), 1e-15)
+    with pytest.raises(np.linalg.LinAlgError):
+        lk.sqrtm(-np.eye(2))
+    assert_close(lk.sqrtm(-np.eye(2) + 0j), 1j * np.eye(2), 1e-15)
+
+
+def test_story_9_lists_everything_and_writes_valid_json(capsys):
+    def reject(name):
+        raise ValueError(name)
+
+    run("examples/story_09.py")
+    lines = capsys.readouterr().out.splitlines()
+    records = [json.loads(line, parse_constant=reject) for line in lines if line.startswith("{")]
+    *rows, config = records
+    assert [row["function"] for row in rows] == [f.name for f in lk.functions()]
+    for row in rows:
+        assert row["method"]
+        assert row["reason"]
+        assert row["flops"] > 0
+        assert row["bytes"] > 0
+        assert row["seconds"] > 0
+    assert set(config) >= {"linalgk", "packages", "blas", "threads", "cpu"}
+    listed = [line for line in lines if not line.startswith("{")]
+    assert len(listed) == sum(len(f.methods) * len(f.ops) for f in lk.functions())
+    assert listed[0].startswith("invsqrtm eigh ")
+
+
+# --- SciPy's documented examples of sqrtm --------------------------------------------------------
+
+
+def test_scipy_documented_example():
+    a = np.array([[1.0, 3.0], [1.0, 4.0]])
+    r = lk.sqrtm(a)
+    assert_close(r, np.array([[0.75592895, 1.13389342], [0.37796447, 1.88982237]]), 1e-8)
+    assert_close(r, scipy.linalg.sqrtm(a), 1e-14)
+    assert_close(r.dot(r), a, 1e-14)
+
+
+# --- Pages and examples --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_doctests(page):
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    failed, _ = doctest.testfile(
+        str(DOCS / page), module_relative=False, optionflags=flags, encoding="utf-8"
+    )
+    assert failed == 0
+
+
+def test_ten_explanations(capsys):
+    run("examples/explain_ten.py")
+    parts = capsys.readouterr().out.split("# ")[1:]
+    methods = [part.split("method '")[1].split("'")[0] for part in parts]
+    assert methods == [
+        *("minimax", "minimax", "eigh", "minimax", "eigh"),
+        *("schur", "eigh", "minimax", "minimax", "minimax"),
+    ]
+    assert all("because" in part and "flops" in part for part in parts)
+
+
+def test_half_products_are_harmless_in_the_m_form_only(capsys):
+    names = run("examples/coupled_form.py")
+    capsys.readouterr()
+    a, root, schedule = names["a"], names["root"], names["schedule"]
+    error = {
+        (form, product): float(
+            lk.testing.relative_error(names[form](a, schedule, names[product]), root)
+        )
+        for form in ("m_form", "coupled_form")
+        for product in ("full", "half")
+    }
+    claim = 10 * np.finfo(float).eps * names["kappa"] ** 0.5
+    assert max(error["m_form", "half"], error["m_form", "full"]) < claim
+    assert error["coupled_form", "full"] < claim
+    assert error["coupled_form", "half"] > 1e4 * claim
+
+
+@pytest.mark.parametrize("table", ["functions", "ops", "schedule_steps", "accuracy"])
+def test_tables_print_rst(table):
+    # in an interpreter of its own, as the build runs it: the scripts import a neighbour
+    command = [sys.executable, str(DOCS / "tables" / f"{table}.py")]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8")
+    assert ".. list-table::" in out.stdout
+    if table == "functions":
+        assert all(f"~linalgk.{f.name}`" in out.stdout for f in lk.functions())
+    if table == "ops":
+        assert all(f"``{op.name}``" in out.stdout for op in lk.ops())
+
+
+def test_reference_lists_every_public_name():
+    pages = "".join(p.read_text(encoding="utf-8") for p in (DOCS / "api").glob("*.rst"))
+    listed = {line.strip() for line in pages.splitlines()}
+    for name in lk.__all__:
+        if name in ("errors", "testing", "typing"):
+            assert (DOCS / "api" / f"{name}.rst").exists()
+        else:
+            assert name in listed
+    assert set(lk.testing.__all__) - {"Spectrum"} <= listed
+
+
+# --- The committed accuracy table ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def accuracy():
+    return json.loads((DOCS / "_generated" / "accuracy.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def maker():
+    return run("make_accuracy.py", run_name="make_accuracy")
+
+
+def test_accuracy_table_keeps_its_claims(accuracy):
+    power = {"sqrtm": 0.5, "invsqrtm": 1.0}
+    assert accuracy["factor"] == 10
+    for row in accuracy["rows"]:
+        eps = float(np.finfo(row["dtype"]).eps)
+        claim = 10 * eps * row["kappa"] ** power[row["function"]]
+        assert row["error"] <= claim, row
+        if row["error_estimate"] is not None and row["compute_dtype"] == row["dtype"]:
+            # an upper bound to first order, and to the rounding of the residual
+            assert row["error"] <= 1.5 * row["error_estimate"] + 2 * eps, row
+
+
+def test_accuracy_table_is_complete(accuracy, maker):
+    fields = ("function", "asked", "dtype", "compute_dtype", "n", "kappa")
+    assert [tuple(row[f] for f in fields) for row in accuracy["rows"]] == list(maker["keys"]())
+    methods = {m for f in lk.functions() if f.name == "sqrtm" for m in f.methods}
+    assert {row["asked"] for row in accuracy["rows"]} == methods
+    kappas = {dtype: [] for dtype in ("float64", "complex128", "float32", "complex64")}
+    for row in accuracy["rows"]:
+        kappas[row["dtype"]].append(row["kappa"])
+    assert max(kappas["float64"]) == max(kappas["complex128"]) == 1e15
+    assert max(kappas["float32"]) == max(kappas["complex64"]) == 1e6
+
+
+def check_again(maker, keys):
+    references = {}
+    for key in keys:
+        row = maker["measure"](*key, references=references)
+        function, _, dtype, _, _, kappa = key
+        claim = 10 * float(np.finfo(dtype).eps) * kappa ** maker["POWER"][function]
+        assert row["error"] <= claim, row
+
+
+def test_accuracy_today_at_the_edge(maker):
+    check_again(maker, [k for k in maker["keys"]() if k[2] == "float64" and k[5] == 1e15])
+
+
+@pytest.mark.slow
+def test_accuracy_today_everywhere(maker):
+    check_again(maker, maker["keys"]())
