@@ -112,10 +112,17 @@ class _BlasLimit:
             os.register_at_fork(after_in_child=self._after_fork)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._holders = threading.Lock(), 0
+        self._restore()
+
+    def _restore(self) -> None:
         if self._limiter is not None:
-            self._limiter.__exit__(None, None, None)
-        self._holders, self._limiter = 0, None
+            # threadpoolctl lets only the thread that set OpenBLAS's limit change it again, but
+            # the last to leave need not be the first that came
+            _openblas_for_all()
+            self._limiter.restore_original_limits()
+            _openblas_for_all()
+            self._limiter = None
 
     def __enter__(self) -> None:
         with self._lock:
@@ -127,8 +134,15 @@ class _BlasLimit:
         with self._lock:
             self._holders -= 1
             if self._holders == 0:
-                self._limiter.__exit__(None, None, None)
-                self._limiter = None
+                self._restore()
+
+
+def _openblas_for_all() -> None:
+    import threadpoolctl
+
+    clear = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
+    if clear is not None:
+        clear(force=True)
 
 
 @functools.cache

@@ -15,8 +15,24 @@ import numpy as np
 from linalgk._config import current
 
 
+def _plain(x: Any) -> Any:
+    """Records as dictionaries, functions by name; what only the program can use is left out."""
+    if dataclasses.is_dataclass(x):
+        fields = [f.name for f in dataclasses.fields(x) if f.name not in ("when", "sample")]
+        return {name: _plain(getattr(x, name)) for name in fields if name != "explain"}
+    if isinstance(x, tuple):
+        return [_plain(item) for item in x]
+    return f"{x.__module__}.{x.__name__}" if callable(x) else x
+
+
+class _Record:
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return dict(_plain(self))
+
+
 @dataclasses.dataclass(frozen=True)
-class Implementation:
+class Implementation(_Record):
     """One kernel of an op: where it lives, for which dtypes, and when it applies."""
 
     backend: str
@@ -32,22 +48,13 @@ class Implementation:
         function: Callable[..., Any] = getattr(importlib.import_module(self.module), self.symbol)
         return function
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "backend": self.backend,
-            "dtypes": list(self.dtypes),
-            "kernel": f"{self.module}.{self.symbol}",
-            "when": self.rule,
-        }
-
 
 # What an op resolved to, for ops whose choice depends on type, dtype and policy alone.
 _settled: dict[Any, Callable[..., Any]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
-class Op:
+class Op(_Record):
     """A primitive: one reference definition in array-API words, and its kernels."""
 
     name: str
@@ -91,18 +98,9 @@ class Op:
                 _settled[key] = run
         return run(*args)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "name": self.name,
-            "room": self.room,
-            "reference": f"{self.reference.__module__}.{self.reference.__name__}",
-            "implementations": [i.to_dict() for i in self.implementations],
-        }
-
 
 @dataclasses.dataclass(frozen=True)
-class Function:
+class Function(_Record):
     """A public function: what tests, benchmarks and docs need to know about it."""
 
     name: str
@@ -121,26 +119,9 @@ class Function:
     explain: Callable[..., "Explanation"] = dataclasses.field(repr=False)
     plan: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "name": self.name,
-            "function": f"{self.function.__module__}.{self.function.__name__}",
-            "room": self.room,
-            "methods": list(self.methods),
-            "ops": [op.to_dict() for op in self.ops],
-            "accepts": list(self.accepts),
-            "gradient": self.gradient,
-            "jit": self.jit,
-            "rng": self.rng,
-            "plan": self.plan,
-            "status": self.status,
-            "since": self.since,
-        }
-
 
 @dataclasses.dataclass(frozen=True)
-class Explanation:
+class Explanation(_Record):
     """What a call would run, why, and what it would cost."""
 
     function: str
@@ -149,10 +130,6 @@ class Explanation:
     implementations: dict[str, str]
     flops: float
     bytes: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return dataclasses.asdict(self)
 
     def __str__(self) -> str:
         """Three lines or so."""

@@ -37,8 +37,7 @@ def _torch_enter(x: Any) -> Any:
 def _torch_leave(x: Any, _like: Any) -> Any:
     if not isinstance(x, np.ndarray | np.generic):
         return x
-    import torch
-
+    torch = sys.modules["torch"]
     return torch.from_numpy(np.asarray(x)) if np.ndim(x) else torch.asarray(x)
 
 
@@ -59,6 +58,8 @@ def face(x: Any) -> Face | None:
 
 def _find(x: Any) -> Face | None:
     # A framework is looked at only if somebody imported it already.
+    if isinstance(x, np.ma.MaskedArray):
+        return None
     if isinstance(x, np.ndarray | np.generic):
         return Face("numpy", np.asarray, _same)
     torch = sys.modules.get("torch")
@@ -77,6 +78,9 @@ def as_array(name: str, x: Any) -> Any:
     """An array as it is; nested Python numbers as a NumPy array."""
     if face(x) is not None:
         return x
+    if isinstance(x, np.ma.MaskedArray):
+        msg = f"{name}: a masked array has no values where it is masked; use {name}.filled(...)"
+        raise TypeError(msg)
     if isinstance(x, bool | int | float | complex):
         return np.asarray(x)
     if isinstance(x, list | tuple):
@@ -131,7 +135,7 @@ def same_family(**arrays: Any) -> None:
 
 def dtype_name(x: Any) -> str:
     """``"float64"`` and so on, for any array library."""
-    return str(x.dtype).rpartition(".")[2]
+    return x.dtype.name if isinstance(x, np.ndarray) else str(x.dtype).rpartition(".")[2]
 
 
 def dtype_of(xp: Any, name: str) -> Any:

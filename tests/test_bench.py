@@ -237,7 +237,8 @@ def test_driver_writes_sane_results(tmp_path, capsys):
     assert run.main([*argv, *QUICK]) == 0
     result = json.loads(path.read_text())
     rows = {b["extra_info"]["contender"]: b for b in result["benchmarks"]}
-    assert set(rows) == {LINALGK, "scipy.linalg.sqrtm"}
+    # other peers' names may hold this one's
+    assert {LINALGK, "scipy.linalg.sqrtm"} <= set(rows)
     assert not result["failures"]
     for row in rows.values():
         assert row["group"] == row["extra_info"]["problem"] == "sqrtm-4x4-float64-log-k1e1"

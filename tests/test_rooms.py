@@ -58,7 +58,8 @@ LEAVES = ("numpy", "linalgk.errors", "linalgk.typing")
 ROOMS = (
     Room(
         "linalgk/{capability}/_ops.py",
-        anywhere=(*LEAVES, "linalgk._dispatch"),
+        # _xp: a reference definition has to ask for the namespace of its arguments
+        anywhere=(*LEAVES, "linalgk._dispatch", "linalgk._xp"),
         lazily=("scipy",),
         never=("numba", "cupy", "linalgk_kernels*"),
     ),
@@ -84,7 +85,12 @@ ROOMS = (
     Room("linalgk/_validate.py", (*LEAVES, "linalgk._xp", "linalgk._config")),
     Room("linalgk/_xp.py", LEAVES, lazily=("array_api_compat",)),
     Room("linalgk/_dispatch.py", (*LEAVES, "linalgk._xp", "linalgk._config", "linalgk._results")),
-    Room("linalgk/_config.py", LEAVES, lazily=("threadpoolctl", "numba")),
+    # show_config tells what the kernels and SciPy's BLAS found out about the machine
+    Room(
+        "linalgk/_config.py",
+        LEAVES,
+        lazily=("threadpoolctl", "numba", "scipy", "linalgk_kernels.cpu*"),
+    ),
     Room(
         "linalgk/_plan.py",
         anywhere=(
@@ -94,7 +100,9 @@ ROOMS = (
     ),
     Room(
         "kernels/cpu/*.py",
+        # SciPy brings LAPACK and BLAS in single precision, which NumPy does not call
         anywhere=("numpy", "numba", "llvmlite", "linalgk_kernels.cpu*"),
+        lazily=("scipy",),
         never=("linalgk", "linalgk.*"),
     ),
     Room(

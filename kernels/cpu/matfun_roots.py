@@ -275,8 +275,8 @@ def _groups(a, out, report, table, inverse, tol, start, stop):
     a, out : (batch, n, n) real, or (batch, n, 2 n) complex as pairs, C-contiguous.
     report : (batch, 4) float64: status, steps, lower and upper bound of the eigenvalues.
     table : (rows, 3 steps + 3): row r is the schedule for eigenvalues in [2^-r, 1]: its number of
-        steps, the roundoff, zero, and the coefficients, (1, 0, 0) after the last. Matrices beyond the last
-        row are HARD.
+        steps, eps, zero, and the coefficients, (1, 0, 0) after the last. Matrices beyond the
+        last row are HARD.
     inverse : whether A^(-1/2) is wanted instead of A^(1/2).
     tol : largest asymmetry allowed, relative to the largest entry.
     """

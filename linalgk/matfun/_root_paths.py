@@ -14,9 +14,11 @@ SMALL = 32
 # Up to this order matrices go one per thread with serial BLAS; above, BLAS has the threads.
 # By the order alone, so that a result does not depend on the batch it travels in.
 SERIAL = 128
-# Condition (a power of two) up to which minimax steps serve A^{1/2}: their large coefficients cost
-# accuracy there that eigenvectors keep. A^{-1/2} loses nothing by them.
-MINIMAX_ROWS = 18
+# Condition, as a power of two, up to which an iteration serves: beyond, the large minimax
+# coefficients cost A^{1/2} digits and A^{-1/2} its small residual that eigenvectors keep. The real
+# embedding of complex matrices loses them earlier, whatever the coefficients (docs/accuracy).
+MINIMAX_LIMIT = {"sqrt": 18, "inverse": 24}
+COMPLEX_LIMIT = 14
 
 OK, NONFINITE, ASYMMETRIC, HARD = _ops.OK, _ops.NONFINITE, _ops.ASYMMETRIC, _ops.HARD
 INDEFINITE, SINGULAR, NO_ROOT, FAILED = 4, 5, 6, 7
@@ -66,12 +68,17 @@ def choose_method(n: int, dtype: str, *, hermitian: bool, spectrum: bool) -> tup
 
 @functools.lru_cache(maxsize=64)
 def steps_table(
-    real: str, inverse: bool, method: str = "minimax", tol: Any = None, steps: Any = None
+    dtype: str, inverse: bool, method: str = "minimax", tol: Any = None, steps: Any = None
 ) -> Any:
+    """The schedule of an iteration by condition, one row per power of two that it serves."""
+    real = _xp.REAL[dtype]
     if method == "newton_schulz":
-        return newton_table(real, tol, steps)
-    full = inverse or tol is not None or steps is not None
-    return schedule_table(real, tol, steps, 64 if full else MINIMAX_ROWS)
+        table = newton_table(real, tol, steps)
+    else:
+        table = schedule_table(real, tol, steps)
+        if tol is None and steps is None:
+            table = table[: MINIMAX_LIMIT["inverse" if inverse else "sqrt"]]
+    return table[:COMPLEX_LIMIT] if dtype in _xp.COMPLEX else table
 
 
 def empty(flat: Any) -> Roots:
@@ -144,7 +151,7 @@ def _rest(found: Roots, flat: Any, call: Call) -> Roots:
 
 def _iterative(flat: Any, call: Call, method: str) -> Roots:
     dtype = _xp.dtype_name(flat)
-    table = steps_table(_xp.REAL[dtype], call.inverse, method, call.tol, call.steps)
+    table = steps_table(dtype, call.inverse, method, call.tol, call.steps)
     eps = float(np.finfo(_xp.REAL[dtype]).eps)
     planes = 2 if dtype in _xp.COMPLEX else 1
     n = flat.shape[-1]
@@ -291,22 +298,25 @@ def _general(flat: Any, call: Call) -> Roots:
 
 
 def _closed_form(a: Any) -> Any:
-    """``(A + s I) / sqrt(tr A + 2 s)`` with ``s = sqrt(det A)`` for n = 2; the root for n = 1."""
+    """``(A + s I) / t`` with s and t the product and sum of the eigenvalues' roots, for n <= 2."""
     xp = _xp.namespace(a)
     if a.shape[-1] == 1:
         return xp.sqrt(a)
-    det = a[:, 0, 0] * a[:, 1, 1] - a[:, 0, 1] * a[:, 1, 0]
-    s = xp.sqrt(det)
-    trace = a[:, 0, 0] + a[:, 1, 1]
-    # of the two roots of the determinant the one that makes both eigenvalues principal
-    s = xp.where(xp.abs(trace + 2 * s) >= xp.abs(trace - 2 * s), s, -s)
-    t = xp.sqrt(trace + 2 * s)
-    zero = t == 0
-    t = xp.where(zero, xp.ones_like(t), t)
-    x = (a + s[:, None, None] * _ops.eye_like(a)) / t[:, None, None]
-    multiple = a[:, 0, 1] == 0
-    multiple = multiple & (a[:, 1, 0] == 0) & (a[:, 0, 0] == a[:, 1, 1])
-    return xp.where(multiple[:, None, None], xp.sqrt(a[:, :1, :1]) * _ops.eye_like(a), x)
+    half_trace = 0.5 * (a[:, 0, 0] + a[:, 1, 1])
+    half_gap = 0.5 * (a[:, 0, 0] - a[:, 1, 1])
+    off = a[:, 0, 1] * a[:, 1, 0]
+    radius = xp.sqrt(half_gap * half_gap + off)
+    plus, minus = half_trace + radius, half_trace - radius
+    larger = xp.where(xp.abs(plus) >= xp.abs(minus), plus, minus)
+    det = a[:, 0, 0] * a[:, 1, 1] - off
+    safe = xp.where(larger == 0, xp.ones_like(larger), larger)
+    # the smaller eigenvalue from the determinant, because the difference may cancel
+    smaller = xp.where(larger == 0, larger, det / safe)
+    # adding zero turns an imaginary part of -0 into +0: both roots on one side of the cut
+    first, second = xp.sqrt(larger + 0j), xp.sqrt(smaller + 0j)
+    s, t = first * second, first + second
+    t = xp.where(t == 0, xp.ones_like(t), t)
+    return (a + s[:, None, None] * _ops.eye_like(a)) / t[:, None, None]
 
 
 def _judge(a: Any, x: Any, status: Any, eps: float, n: int) -> Any:

@@ -206,6 +206,7 @@ def _root(
         type(a) is np.ndarray and method == "auto"
         and assume_a is out is tol is steps is compute_dtype is rcond is None
         and not return_info and damp is rel_damp is _ZERO
+        and (on_fail is None or on_fail in _POLICIES)
     ):  # fmt: skip
         quick = _quick(a, inverse)
         if quick is not None:
@@ -248,6 +249,7 @@ def _root(
     return finish(name, flat, found, result, info, batch, check, policy)
 
 
+_POLICIES = get_args(OnFail)
 # The default, told from an array or a number by identity.
 _ZERO = 0
 # Native dtypes are singletons: identity is the cheapest test there is.

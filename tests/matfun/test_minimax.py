@@ -1,4 +1,4 @@
-"""Laws of the minimax schedules: equioscillation, optimality among compositions, published values."""
+"""Laws of the minimax schedules: equioscillation, optimality, published values."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,11 @@ import pytest
 import linalgk as lk
 
 # Muon practice, Grishina et al. arXiv:2506.10935: five steps for [1e-3, 1], first and last rows
-PUBLISHED = {0: (8.4703, -25.1081, 18.6293), 1: (4.1828, -3.1087, 0.5806), 4: (2.2737, -1.6447, 0.4162)}
+PUBLISHED = {
+    0: (8.4703, -25.1081, 18.6293),
+    1: (4.1828, -3.1087, 0.5806),
+    4: (2.2737, -1.6447, 0.4162),
+}
 
 
 def compose(coeffs, x):
@@ -87,9 +91,7 @@ def test_shape_and_degenerate_cases():
 def test_other_namespaces(xp):
     coeffs = lk.minimax_schedule(1e-2, tol=1e-3, xp=xp, dtype="float32")
     assert coeffs.dtype == xp.float32
-    np.testing.assert_allclose(
-        np.asarray(coeffs), lk.minimax_schedule(1e-2, tol=1e-3), rtol=1e-6
-    )
+    np.testing.assert_allclose(np.asarray(coeffs), lk.minimax_schedule(1e-2, tol=1e-3), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ E = lk.errors
         (None, TypeError, "a: must be an array"),
         ([np.eye(2), np.eye(2)], TypeError, "list of arrays"),
         ([[1.0, 2.0], [3.0]], ValueError, "rectangular"),
+        (np.ma.masked_array(np.eye(2), mask=np.eye(2) > 0), TypeError, "masked"),
     ],
 )
 def test_what_is_no_square_matrix(f, a, error, text):
