@@ -60,9 +60,9 @@ class Op(_Record):
     name: str
     room: str
     reference: Callable[..., Any] = dataclasses.field(repr=False)
-    implementations: tuple[Implementation, ...] = ()
+    implementations: tuple[Implementation, ...]
     # (dtype) -> arguments of a small call, for tests and for compiling ahead
-    sample: Callable[..., tuple[Any, ...]] | None = dataclasses.field(default=None, repr=False)
+    sample: Callable[[str], tuple[Any, ...]] = dataclasses.field(repr=False)
 
     def choose(self, *args: Any) -> tuple[Implementation | None, str]:
         """The kernel for these arguments, or None for the reference, and why."""
@@ -201,18 +201,13 @@ def explain(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanati
 
 def warm_tasks() -> list[tuple[str, Callable[[], None]]]:
     """Label and job for every kernel and dtype, to compile and cache ahead of time."""
-    tasks = []
-    for op in ops():
-        for chosen in op.implementations:
-            for dtype in chosen.dtypes:
-                if op.sample is not None:
-                    tasks.append((f"{op.room}.{op.name} {dtype}", _job(op, chosen, dtype)))
-    return tasks
+    return [
+        (f"{op.room}.{op.name} {dtype}", functools.partial(_warm, op, chosen, dtype))
+        for op in ops()
+        for chosen in op.implementations
+        for dtype in chosen.dtypes
+    ]
 
 
-def _job(op: Op, chosen: Implementation, dtype: str) -> Callable[[], None]:
-    def job() -> None:
-        assert op.sample is not None
-        chosen.load()(*op.sample(dtype))
-
-    return job
+def _warm(op: Op, chosen: Implementation, dtype: str) -> None:
+    chosen.load()(*op.sample(dtype))

@@ -155,16 +155,6 @@ def to_numpy(x: Any) -> Any:
     return np.asarray(x)
 
 
-def on_host(x: Any) -> bool:
-    """Whether the elements lie in main memory."""
-    if isinstance(x, np.ndarray):
-        return True
-    try:
-        return int(x.__dlpack_device__()[0]) == 1
-    except (AttributeError, TypeError, ValueError, BufferError):
-        return False
-
-
 def from_numpy(x: Any, xp: Any, *, like: Any = None, device: Any = None, dtype: Any = None) -> Any:
     """A NumPy array in another namespace, on the device of ``like`` or the one named."""
     if xp is None or xp is np:

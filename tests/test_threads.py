@@ -151,7 +151,9 @@ def test_overlapping_holders_share_one_limit():
         with _config.serial_blas:
             pass
         # the inner holder must not restore what the outer one still needs
-        blas = [x["num_threads"] for x in threadpoolctl.threadpool_info() if x["user_api"] == "blas"]
+        blas = [
+            x["num_threads"] for x in threadpoolctl.threadpool_info() if x["user_api"] == "blas"
+        ]
         assert set(blas) == {1}
     assert blas_threads() == before
 

@@ -92,6 +92,36 @@ def store(typingctx, array, offset, value):
     return types.none(array, types.intp, value), codegen
 
 
+def _entry(builder, arrtype, offset, i, j, n):
+    """Element at which entry (i, j) of an (n, n, lanes) matrix begins."""
+    lanes = ir.Constant(n.type, _ir(arrtype.dtype).count)
+    return builder.add(offset, builder.mul(builder.add(builder.mul(i, n), j), lanes))
+
+
+@intrinsic
+def entry(typingctx, array, offset, i, j, n):
+    """Entry (i, j) of the (n, n, lanes) matrix at element ``offset``."""
+
+    def codegen(context, builder, sig, args):
+        where = _entry(builder, sig.args[0], *args[1:])
+        return _load(context, builder, sig.args[0], args[0], where)
+
+    return Vec(array.dtype)(array, *[types.intp] * 4), codegen
+
+
+@intrinsic
+def set_entry(typingctx, array, offset, i, j, n, value):
+    """Write entry (i, j) of the (n, n, lanes) matrix at element ``offset``."""
+
+    def codegen(context, builder, sig, args):
+        where = _entry(builder, sig.args[0], *args[1:5])
+        pointer = _pointer(context, builder, sig.args[0], args[0], where)
+        builder.store(args[5], pointer, align=sig.args[0].dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.none(array, *[types.intp] * 4, value), codegen
+
+
 @intrinsic
 def get(typingctx, array, offset):
     """Element ``offset`` of a C-contiguous array counted flat, without index arithmetic."""
@@ -182,6 +212,22 @@ def _unary(name):
 
 sqrt = _unary("sqrt")
 fabs = _unary("fabs")
+
+
+@intrinsic
+def compact(typingctx):
+    """Compile the enclosing function once, for size: no unrolling, no copy in each caller.
+
+    The vectors are explicit already, and LLVM would unroll their loops a second time when it
+    links the function to its caller, which doubles the time that the first call takes.
+    """
+
+    def codegen(context, builder, sig, args):
+        builder.function.attributes.add("noinline")
+        builder.function.attributes.add("optsize")
+        return context.get_dummy_value()
+
+    return types.none(), codegen
 
 
 @intrinsic

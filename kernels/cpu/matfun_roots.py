@@ -19,8 +19,10 @@ from ._simd import (
     TILE,
     add,
     address,
+    compact,
     div,
     dot,
+    entry,
     fabs,
     fma,
     gather,
@@ -30,6 +32,7 @@ from ._simd import (
     mul,
     put,
     scatter,
+    set_entry,
     splat,
     sqrt,
     store,
@@ -50,6 +53,7 @@ def _product(w, c, a, b, n, coef):
 
     Upper tiles and their mirror images; rows and columns left over go one by one.
     """
+    compact()
     whole = n - n % TILE
     for i in range(0, whole, TILE):
         for j in range(i, whole, TILE):
@@ -62,12 +66,12 @@ def _product(w, c, a, b, n, coef):
 
 
 @_helper
-def _pack(a, w, m, top, scale, report, base, n, tol):
+def _pack(a, w, m, top, scale, report, base, n, lanes, tol):
     """Check, scale by a power of four and symmetrise, all lanes at once.
 
     A complex matrix X + iY travels as the real symmetric [[X, -Y], [Y, X]].
     """
-    lanes = BYTES // w.itemsize
+    compact()
     half = a.shape[1]
     planes = n // half
     stride = half * n
@@ -82,8 +86,8 @@ def _pack(a, w, m, top, scale, report, base, n, tol):
             for j in range(i + 1):
                 lower = gather(a, origin + i * n + planes * j + p, stride, count)
                 upper = gather(a, origin + j * n + planes * i + p, stride, count)
-                store(w, m + ((p * half + i) * n + j) * lanes, lower)
-                store(w, m + ((p * half + j) * n + i) * lanes, upper)
+                set_entry(w, m, p * half + i, j, n, lower)
+                set_entry(w, m, p * half + j, i, n, upper)
                 # NaN and infinity times zero are NaN, which no later sum removes
                 poison = fma(add(lower, upper), zero, fma(sub(lower, upper), zero, poison))
                 largest = maximum(maximum(fabs(lower), fabs(upper)), largest)
@@ -110,10 +114,8 @@ def _pack(a, w, m, top, scale, report, base, n, tol):
         if status == OK:
             exponent = math.frexp(size)[1]
             exponent += exponent & 1
-        put(report, 4 * (base + lane), status)
-        put(report, 4 * (base + lane) + 1, 0.0)
-        put(report, 4 * (base + lane) + 2, 0.0)
-        put(report, 4 * (base + lane) + 3, 0.0)
+        for k in range(4):
+            put(report, 4 * (base + lane) + k, 0.0 if k else status)
         # in two factors, because one alone may leave the range of the dtype
         first = -exponent // 2
         put(w, top + lane, math.ldexp(1.0, first))
@@ -124,31 +126,30 @@ def _pack(a, w, m, top, scale, report, base, n, tol):
     for p in range(planes):
         for i in range(half):
             for j in range(i + 1):
-                here = m + ((p * half + i) * n + j) * lanes
-                mirror = m + ((p * half + j) * n + i) * lanes
-                lower = mul(mul(load(w, here), first), second)
-                upper = mul(mul(load(w, mirror), first), second)
+                row, col = p * half + i, p * half + j
+                lower = mul(mul(entry(w, m, row, j, n), first), second)
+                upper = mul(mul(entry(w, m, col, i, n), first), second)
+                # Y is skew and stands on both sides with opposite sign; X stands twice
                 value = sub(lower, upper) if p else add(lower, upper)
-                store(w, here, value)
-                store(w, mirror, sub(upper, lower) if p else value)
-                if p:
-                    store(w, m + (j * n + half + i) * lanes, value)
-                    store(w, m + (i * n + half + j) * lanes, sub(upper, lower))
-                elif planes == 2:
-                    store(w, m + ((half + i) * n + half + j) * lanes, value)
-                    store(w, m + ((half + j) * n + half + i) * lanes, value)
+                other = sub(upper, lower) if p else value
+                set_entry(w, m, row, j, n, value)
+                set_entry(w, m, col, i, n, other)
+                if planes == 2:
+                    set_entry(w, m, half - p * half + j, half + i, n, value)
+                    set_entry(w, m, half - p * half + i, half + j, n, other)
 
 
 @_helper
 def _normalise(w, m, top, n):
     """Divide each lane by an upper bound of its largest eigenvalue; store that bound at top."""
+    compact()
     lanes = BYTES // w.itemsize
     zero = splat(w.dtype.type(0.0))
     rowmax = zero
     for i in range(n):
         rowsum = zero
         for j in range(n):
-            rowsum = add(rowsum, fabs(load(w, m + (i * n + j) * lanes)))
+            rowsum = add(rowsum, fabs(entry(w, m, i, j, n)))
         rowmax = maximum(rowsum, rowmax)
     frobenius = sqrt(dot(w, m, m, n * n))
     # the smaller of the two, and 2^-9 more than the rounding of either sum can hide
@@ -166,6 +167,7 @@ def _inverse_trace(w, m, low, inv, out, n):
 
     1/trace is a lower bound of the smallest eigenvalue, at most a factor n too small.
     """
+    compact()
     lanes = BYTES // w.itemsize
     zero = splat(w.dtype.type(0.0))
     one = splat(w.dtype.type(1.0))
@@ -173,28 +175,28 @@ def _inverse_trace(w, m, low, inv, out, n):
         # the reciprocal stands on the diagonal: it is what both solves need
         pivot = one
         for i in range(j, n):
-            x = load(w, m + (i * n + j) * lanes)
+            x = entry(w, m, i, j, n)
             x = sub(x, dot(w, low + i * n * lanes, low + j * n * lanes, j))
             if i == j:
                 pivot = div(one, sqrt(x))
                 x = one
-            store(w, low + (i * n + j) * lanes, mul(x, pivot))
+            set_entry(w, low, i, j, n, mul(x, pivot))
     total = zero
     for j in range(n):
         for i in range(j, n):
             x = one
             if i > j:
                 x = sub(zero, dot(w, low + (i * n + j) * lanes, inv + j * lanes, i - j))
-            x = mul(x, load(w, low + (i * n + i) * lanes))
+            x = mul(x, entry(w, low, i, i, n))
             store(w, inv + i * lanes, x)
             total = fma(x, x, total)
     store(w, out, total)
 
 
 @_helper
-def _schedule(w, m, coef, bound, top, scale, table, report, base, n):
+def _schedule(w, m, coef, bound, top, scale, table, report, base, n, lanes):
     """Copy the minimax coefficients that each lane's own eigenvalue bound asks for."""
-    lanes = BYTES // w.itemsize
+    compact()
     eps = get(table, 1)
     width = table.shape[1]
     most = 0
@@ -215,7 +217,8 @@ def _schedule(w, m, coef, bound, top, scale, table, report, base, n):
             if trace * eps < 0.1:
                 row = math.frexp(safe)[1] if safe > 1.0 else 0
             if row < table.shape[0]:
-                norm = np.float64(get(w, top + lane)) * np.float64(get(w, scale + lane)) ** 2
+                norm = np.float64(get(w, scale + lane))
+                norm = norm * norm * np.float64(get(w, top + lane))
                 put(report, 4 * item + 1, get(table, row * width))
                 put(report, 4 * item + 2, norm / safe)
                 put(report, 4 * item + 3, norm)
@@ -239,9 +242,9 @@ def _schedule(w, m, coef, bound, top, scale, table, report, base, n):
 
 
 @_helper
-def _unpack(w, x, top, scale, out, base, n, inverse):
+def _unpack(w, x, top, scale, out, base, n, lanes, inverse):
     """Write the finished lanes back at their own scale, NaN where the scale is."""
-    lanes = BYTES // w.itemsize
+    compact()
     half = out.shape[1]
     planes = n // half
     stride = half * n
@@ -258,18 +261,18 @@ def _unpack(w, x, top, scale, out, base, n, inverse):
     for i in range(half):
         for j in range(i + 1):
             # adding zero turns -0 into +0, whatever step the lane's neighbours stopped at
-            value = fma(load(w, x + (i * n + j) * lanes), factor, zero)
+            value = fma(entry(w, x, i, j, n), factor, zero)
             scatter(out, origin + i * n + planes * j, stride, count, value)
             scatter(out, origin + j * n + planes * i, stride, count, value)
             if planes == 2:
-                value = load(w, x + ((half + i) * n + j) * lanes)
+                value = entry(w, x, half + i, j, n)
                 value = fma(value, mul(factor, zero) if i == j else factor, zero)
                 scatter(out, origin + i * n + 2 * j + 1, stride, count, value)
                 scatter(out, origin + j * n + 2 * i + 1, stride, count, sub(zero, value))
 
 
 @njit
-def _groups(a, out, report, table, inverse, tol, start, stop):
+def _groups(a, out, report, table, inverse, tol, lanes, start, stop):
     """Roots of the matrices in lane groups ``start`` to ``stop``; how many are not OK.
 
     a, out : (batch, n, n) real, or (batch, n, 2 n) complex as pairs, C-contiguous.
@@ -279,9 +282,11 @@ def _groups(a, out, report, table, inverse, tol, start, stop):
         last row are HARD.
     inverse : whether A^(-1/2) is wanted instead of A^(1/2).
     tol : largest asymmetry allowed, relative to the largest entry.
+    lanes : matrices in a register; an argument, because LLVM would unroll every loop over a
+        constant and spend its time on code that runs once for a group.
     """
+    compact()
     n = a.shape[2]
-    lanes = BYTES // a.itemsize
     unit = 64 // a.itemsize
     size = n * n * lanes
     w = np.empty(4 * size + (6 + table.shape[1]) * lanes + unit, out.dtype)
@@ -295,10 +300,10 @@ def _groups(a, out, report, table, inverse, tol, start, stop):
     bad = 0
     for group in range(start, stop):
         base = group * lanes
-        _pack(a, w, m, top, scale, report, base, n, tol)
+        _pack(a, w, m, top, scale, report, base, n, lanes, tol)
         _normalise(w, m, top, n)
         _inverse_trace(w, m, x, q, bound, n)
-        steps = _schedule(w, m, coef, bound, top, scale, table, report, base, n)
+        steps = _schedule(w, m, coef, bound, top, scale, table, report, base, n, lanes)
         for step in range(steps):
             right = t
             # T, then X T (X = M at first), M T, and (M T) T: one call site, so that the
@@ -315,9 +320,9 @@ def _groups(a, out, report, table, inverse, tol, start, stop):
                 _product(w, into, left, other, n, coef + 3 * step * lanes if k == 0 else -1)
                 if k == 1:
                     x, q = q, x
-        _unpack(w, x, top, scale, out, base, n, inverse)
-        for lane in range(min(lanes, report.shape[0] - base)):
-            if get(report, 4 * (base + lane)) != OK:
+        _unpack(w, x, top, scale, out, base, n, lanes, inverse)
+        for item in range(base, base + lanes):
+            if item < report.shape[0] and get(report, 4 * item) != OK:
                 bad += 1
     return bad
 
@@ -333,12 +338,13 @@ def small_root(a, inverse, table, tol, threads):
     source, target = a, out
     if a.dtype.kind == "c":
         source, target = a.view(a.real.dtype), out.view(a.real.dtype)
-    groups = -(-batch * source.itemsize // BYTES)
+    lanes = BYTES // source.itemsize
+    groups = -(-batch // lanes)
     # below about 50 microseconds of work a second thread costs more than it saves
     if batch * n**3 < 20_000:
-        return out, report, _groups(source, target, report, table, inverse, tol, 0, groups)
+        return out, report, _groups(source, target, report, table, inverse, tol, lanes, 0, groups)
 
     def work(start, stop):
-        return _groups(source, target, report, table, inverse, tol, start, stop)
+        return _groups(source, target, report, table, inverse, tol, lanes, start, stop)
 
     return out, report, sum(run(work, groups, threads))

@@ -129,9 +129,8 @@ def schedule(
     return table
 
 
-@functools.lru_cache(maxsize=64)
 def schedule_table(
-    dtype: str, tol: float | None = None, steps: int | None = None
+    dtype: str, tol: float | None = None, steps: int | None = None, rows: int = 64
 ) -> NDArray[np.float64]:
     """Minimax schedules for eigenvalues in [2^-r, 1]: row r is steps, then coefficients.
 
@@ -139,17 +138,16 @@ def schedule_table(
     the identity (1, 0, 0) after its last. A kernel picks the row of each matrix by its own
     eigenvalue bound.
     """
-    roundoff, lowers = _rows(dtype)
+    roundoff, lowers = _rows(dtype, rows)
     target = None if steps is not None else max(roundoff, tol or 0.0)
     return _stack([schedule(lower, target, steps) for lower in lowers], roundoff)
 
 
-@functools.lru_cache(maxsize=64)
 def newton_table(
-    dtype: str, tol: float | None = None, steps: int | None = None
+    dtype: str, tol: float | None = None, steps: int | None = None, rows: int = 64
 ) -> NDArray[np.float64]:
     """As `schedule_table` for Newton-Schulz: ``(3 x - x^3) / 2`` as often as the bound needs."""
-    roundoff, lowers = _rows(dtype)
+    roundoff, lowers = _rows(dtype, rows)
     target = max(roundoff, tol or 0.0)
     table = []
     for lower in lowers:
@@ -160,9 +158,9 @@ def newton_table(
     return _stack(table, roundoff)
 
 
-def _rows(dtype: str) -> tuple[float, list[float]]:
-    roundoff, rows = (2.0**-24, 32) if dtype == "float32" else (2.0**-53, 64)
-    return roundoff, [min(2.0 ** (-r / 2), 0.999) for r in range(rows)]
+def _rows(dtype: str, rows: int) -> tuple[float, list[float]]:
+    roundoff, most = (2.0**-24, 32) if dtype == "float32" else (2.0**-53, 64)
+    return roundoff, [min(2.0 ** (-r / 2), 0.999) for r in range(min(rows, most))]
 
 
 def _stack(coeffs: list[NDArray[np.float64]], roundoff: float) -> NDArray[np.float64]:

@@ -71,14 +71,12 @@ def steps_table(
     dtype: str, inverse: bool, method: str = "minimax", tol: Any = None, steps: Any = None
 ) -> Any:
     """The schedule of an iteration by condition, one row per power of two that it serves."""
-    real = _xp.REAL[dtype]
+    rows = COMPLEX_LIMIT if dtype in _xp.COMPLEX else 64
     if method == "newton_schulz":
-        table = newton_table(real, tol, steps)
-    else:
-        table = schedule_table(real, tol, steps)
-        if tol is None and steps is None:
-            table = table[: MINIMAX_LIMIT["inverse" if inverse else "sqrt"]]
-    return table[:COMPLEX_LIMIT] if dtype in _xp.COMPLEX else table
+        return newton_table(_xp.REAL[dtype], tol, steps, rows)
+    if tol is None and steps is None:
+        rows = min(rows, MINIMAX_LIMIT["inverse" if inverse else "sqrt"])
+    return schedule_table(_xp.REAL[dtype], tol, steps, rows)
 
 
 def empty(flat: Any) -> Roots:
