@@ -3,7 +3,10 @@
 import numpy as np
 
 from ._lapack import Evd, herk
+from ._preset import njit
 from ._threads import run
+
+_BLOCK = 32
 
 
 def eigh(a, threads):
@@ -29,25 +32,26 @@ def gram(b, threads):
     batch, n, _ = b.shape
     out = np.empty((batch, n, n), b.dtype)
     # row-major storage transposes what Fortran sees, which conjugates the Hermitian product
-    columns = np.conjugate(b.swapaxes(-1, -2), order="C")
+    columns = b.swapaxes(-1, -2)
+    columns = np.conj(columns) if b.dtype.kind == "c" else columns
+    columns = np.ascontiguousarray(columns)
 
     def work(start, stop):
         for item in range(start, stop):
             herk(columns[item], out[item])
-            _mirror(out[item])
+        _mirror(out, start, stop)
 
     run(work, batch, threads)
     return out
 
 
-def _mirror(c, block=256):
+@njit
+def _mirror(c, start, stop):
     """Copy the upper triangle to the lower, block by block so that both stay in cache."""
-    n = c.shape[0]
-    for i in range(0, n, block):
-        end = min(i + block, n)
-        square = c[i:end, i:end]
-        lower = np.tril_indices(end - i, -1)
-        square[lower] = np.conj(square.T[lower])
-        for j in range(end, n, block):
-            stop = min(j + block, n)
-            np.conj(c[i:end, j:stop].T, out=c[j:stop, i:end])
+    n = c.shape[1]
+    for item in range(start, stop):
+        for i0 in range(0, n, _BLOCK):
+            for j0 in range(i0, n, _BLOCK):
+                for j in range(j0, min(j0 + _BLOCK, n)):
+                    for i in range(i0, min(i0 + _BLOCK, j)):
+                        c[item, j, i] = np.conj(c[item, i, j])

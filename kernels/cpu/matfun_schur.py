@@ -6,14 +6,11 @@ import numpy as np
 
 
 def general_sqrt(a, threads):
-    """Principal square roots in the smallest dtype that holds them; NaN where SciPy finds none."""
+    """Principal square roots: real if all are, else complex; NaN where SciPy finds none."""
     import scipy.linalg
 
-    wide = {"f": np.complex64, "d": np.complex128}.get(a.dtype.char, a.dtype)
-    out = np.empty(a.shape, wide)
-    for item in range(a.shape[0]):
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            # singular and ill-conditioned roots are judged by their residual instead
-            warnings.simplefilter("ignore")
-            out[item] = scipy.linalg.sqrtm(a[item])
-    return out
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # singular and ill-conditioned roots are judged by their residual instead
+        warnings.simplefilter("ignore")
+        roots = [scipy.linalg.sqrtm(member) for member in a]
+    return np.stack(roots) if roots else np.empty(a.shape, a.dtype)

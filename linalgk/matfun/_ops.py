@@ -125,7 +125,8 @@ def _constant(table: Any, like: Any, dtype: Any) -> Any:
 
 
 def general_sqrt(a: Any, threads: int = 1) -> Any:
-    """Principal square roots of general matrices, complex, NaN where the iteration fails.
+    """Principal square roots of general matrices, NaN where the iteration fails; a kernel may
+    return real ones as real.
 
     Product form of the scaled Denman-Beavers iteration (Higham, Functions of Matrices, 2008,
     eq. 6.29): ``X <- mu/2 X (I + N), M <- (I + (mu^2 M + N')/2)/2`` with ``N = (mu^2 M)^-1``.

@@ -130,13 +130,13 @@ def _asymmetry(call: Call, n: int, eps: float) -> float:
 
 
 def scan(flat: Any, call: Call) -> Any:
-    """Status of each member after the structure scan, and its largest entry."""
+    """Status of each member, its largest entry, and whether all are Hermitian to the bit."""
     largest, defect = (_xp.to_numpy(v) for v in _ops.HERMITIAN_SCAN(flat, call.threads))
     eps = np.finfo(largest.dtype).eps
     status = np.where(np.isfinite(largest), OK, NONFINITE)
     with np.errstate(invalid="ignore"):
         status[defect > _asymmetry(call, flat.shape[-1], eps) * largest] = ASYMMETRIC
-    return status, largest
+    return status, largest, not defect.any()
 
 
 def _rest(found: Roots, flat: Any, call: Call) -> Roots:
@@ -183,7 +183,7 @@ def _spectral(flat: Any, call: Call) -> Roots:
     xp = _xp.namespace(flat)
     complex_ = _xp.dtype_name(flat) in _xp.COMPLEX
     n = flat.shape[-1]
-    status, largest = scan(flat, call)
+    status, largest, exact = scan(flat, call)
     real = largest.dtype
     eps = float(np.finfo(real).eps)
     # a power of four near the largest entry, so that scaling is exact and its root too
@@ -193,8 +193,11 @@ def _spectral(flat: Any, call: Call) -> Roots:
     half = -(-exponent // 2)
     keep = _xp.from_numpy(fine, xp, like=flat)[:, None, None]
     h = xp.where(keep, flat, _ops.eye_like(flat)) if not fine.all() else flat
+    # products of entries near 1 neither overflow nor underflow: those need no scaling
+    half = np.where(np.abs(half) > 8, half, 0)
     h = _scaled(h, -2 * half)
-    h = 0.5 * (h + _ops.adjoint(h))
+    if not exact:
+        h = 0.5 * (h + _ops.adjoint(h))
     serial = _serial(flat)
     threads = call.threads if serial else 1
     with _config.serial_blas if serial else _config.blas_threads():
@@ -276,10 +279,10 @@ def _general(flat: Any, call: Call) -> Roots:
     keep = _xp.from_numpy(finite, xp, like=flat)[:, None, None]
     a = _scaled(xp.where(keep, flat, _ops.eye_like(flat)), -2 * half)
     closed = n <= 2 and call.method in ("auto", "closed_form")
-    wide = xp.astype(a, _xp.dtype_of(xp, "complex64" if real.itemsize == 4 else "complex128"))
-    x = _closed_form(wide) if closed else _ops.GENERAL_SQRT(a, call.threads)
-    status, imaginary = _judge(wide, x, status, eps, n)
-    if not complex_:
+    wide = _xp.dtype_of(xp, "complex64" if real.itemsize == 4 else "complex128")
+    x = _closed_form(xp.astype(a, wide)) if closed else _ops.GENERAL_SQRT(a, call.threads)
+    status, imaginary = _judge(xp.astype(a, x.dtype), x, status, eps, n)
+    if not complex_ and x.dtype == wide:
         status = np.where((status == OK) & imaginary, NO_ROOT, status)
         x = xp.real(x)
     x = xp.astype(x, flat.dtype)
@@ -325,7 +328,8 @@ def _judge(a: Any, x: Any, status: Any, eps: float, n: int) -> Any:
         # a backward stable root has a residual of n eps ||X||^2 (Higham 2008, section 6.5)
         bound = 10 * n * eps * np.maximum(root**2, size)
         status = np.where((status == OK) & ~(defect <= bound), FAILED, status)
-        imaginary = frobenius(xp.imag(x)) > 10 * n * eps**0.5 * root
+        size_imaginary = frobenius(xp.imag(x)) if _xp.dtype_name(x) in _xp.COMPLEX else 0 * root
+        imaginary = size_imaginary > 10 * n * eps**0.5 * root
     return status, imaginary
 
 

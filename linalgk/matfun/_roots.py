@@ -344,7 +344,7 @@ def explain_root(inverse: bool, a: Any, /, **options: Any) -> Explanation:
     if call.assume_a == "gen":
         hermitian = False
     elif call.assume_a is None and flat.shape[0] and n:
-        status, _ = scan(flat, call)
+        status, _, _ = scan(flat, call)
         hermitian = bool((status != ASYMMETRIC).any())
         if hermitian and (status == ASYMMETRIC).any():
             note = f"; {int((status == ASYMMETRIC).sum())} members are not Hermitian: schur"
