@@ -7,6 +7,7 @@ tables and `explain`.
 import dataclasses
 import functools
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -194,6 +195,7 @@ def explain(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanati
     """
     for record in functions():
         if record.function is func:
+            inspect.signature(func).bind(*args, **kwargs)
             return record.explain(*args, **kwargs)
     msg = f"func: must be a public function of linalgk, got {func!r}"
     raise TypeError(msg)

@@ -100,9 +100,8 @@ def _merge(base: Roots, index: Any, part: Roots) -> Roots:
     order[index] = len(status) + np.arange(len(index))
     xp = _xp.namespace(base.x)
     x = take(xp.concat([base.x, part.x]), order)
-    names = [base.method, *(m for m in part.method.split("+") if m not in base.method)]
-    every = len(index) == len(status)
-    method = part.method if every else "+".join(names)
+    names = [m for m in (base.method, *part.method.split("+")) if m != "none"]
+    method = part.method if len(index) == len(status) else "+".join(dict.fromkeys(names))
     return Roots(x, status, iterations, lower, method)
 
 
@@ -179,23 +178,31 @@ def _serial(flat: Any) -> bool:
 
 
 def _spectral(flat: Any, call: Call) -> Roots:
+    """Eigenvectors for the Hermitian members; the others go on to the general method."""
+    status, largest, exact = scan(flat, call)
+    fine = np.flatnonzero(status == OK)
+    if len(fine) == len(status):
+        return _eigenvectors(flat, largest, exact, call)
+    blank = _xp.namespace(flat).full_like(flat, float("nan"))
+    unknown = np.full(len(status), np.nan)
+    found = Roots(blank, status, np.zeros(len(status), int), unknown, "none")
+    if len(fine):
+        damp = None if call.rel_damp is None else call.rel_damp[fine]
+        part = _eigenvectors(take(flat, fine), largest[fine], exact, call._replace(rel_damp=damp))
+        found = _merge(found, fine, part)
+    return _rest(found, flat, call)
+
+
+def _eigenvectors(flat: Any, largest: Any, exact: bool, call: Call) -> Roots:
     """By eigenvectors; decides definiteness and singularity by the computed eigenvalues."""
     xp = _xp.namespace(flat)
     complex_ = _xp.dtype_name(flat) in _xp.COMPLEX
-    n = flat.shape[-1]
-    status, largest, exact = scan(flat, call)
-    real = largest.dtype
-    eps = float(np.finfo(real).eps)
+    n, eps = flat.shape[-1], float(np.finfo(largest.dtype).eps)
     # a power of four near the largest entry, so that scaling is exact and its root too
-    fine = status == OK
-    positive = fine & (largest > 0)
-    exponent = np.frexp(np.where(positive, largest, 1.0).astype(np.float64))[1]
-    half = -(-exponent // 2)
-    keep = _xp.from_numpy(fine, xp, like=flat)[:, None, None]
-    h = xp.where(keep, flat, _ops.eye_like(flat)) if not fine.all() else flat
+    half = -(-np.frexp(np.where(largest > 0, largest, 1.0).astype(np.float64))[1] // 2)
     # products of entries near 1 neither overflow nor underflow: those need no scaling
     half = np.where(np.abs(half) > 8, half, 0)
-    h = _scaled(h, -2 * half)
+    h = _scaled(flat, -2 * half)
     if not exact:
         h = 0.5 * (h + _ops.adjoint(h))
     serial = _serial(flat)
@@ -203,22 +210,20 @@ def _spectral(flat: Any, call: Call) -> Roots:
     with _config.serial_blas if serial else _config.blas_threads():
         w_device, v = _ops.EIGH(h, threads)
         w = np.asarray(_xp.to_numpy(w_device), dtype=np.float64)
-        status[fine & ~np.isfinite(w).all(axis=1)] = FAILED
+        status = np.where(np.isfinite(w).all(axis=1), OK, FAILED)
         root, status, lower = _spectrum(w, status, call, complex_, n, eps)
         if np.iscomplexobj(root):
             factor = _xp.from_numpy(root, xp, like=flat, dtype=flat.dtype)
             x = (v * factor[:, None, :]) @ _ops.adjoint(v)
         else:
             quarter = _xp.from_numpy(np.sqrt(root), xp, like=flat, dtype=w_device.dtype)
-            b = v * xp.astype(quarter, v.dtype)[:, None, :]
-            x = _ops.GRAM(b, threads)
+            x = _ops.GRAM(v * xp.astype(quarter, v.dtype)[:, None, :], threads)
     x = _scaled(x, -half if call.inverse else half)
     if not (status == OK).all():
         bad = _xp.from_numpy(status != OK, xp, like=flat)[:, None, None]
         x = xp.where(bad, xp.asarray(float("nan"), dtype=x.dtype), x)
     lower = np.ldexp(lower, 2 * half)
-    found = Roots(x, status, np.zeros(len(status), int), lower, "eigh")
-    return _rest(found, flat, call)
+    return Roots(x, status, np.zeros(len(status), int), lower, "eigh")
 
 
 def _scaled(x: Any, exponents: Any) -> Any:

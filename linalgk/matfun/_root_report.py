@@ -43,8 +43,8 @@ def make_info(
     x, count, n = found.x, flat.shape[0], flat.shape[-1]
     good = found.status == OK
     real = _xp.REAL[_xp.dtype_name(flat)]
-    residual = np.full(count, np.nan)
-    error = np.full(count, np.nan)
+    residual = np.zeros(count)
+    error = np.zeros(count)
     if count and n:
         with np.errstate(all="ignore"):
             a = flat

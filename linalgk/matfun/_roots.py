@@ -96,8 +96,9 @@ def sqrtm(
     ``eigh``: with ``A = V diag(w) V^H`` and ``B = V diag(w)^(1/4)`` the root is ``B B^H``, about
     ``9 n^3`` flops for the eigenvectors (half of them memory-bound) and ``n^3`` for the product.
     ``minimax``: ``T = a I + b M + c M^2, X <- X T, M <- M T^2`` from ``X = M = A/s`` with the
-    coefficients of `minimax_schedule` for the member's own eigenvalue bound; products only.
-    ``newton_schulz``: the same with ``T = (3 I - M)/2``. ``closed_form``: n <= 2. ``schur``:
+    coefficients of `minimax_schedule` for the member's own eigenvalue bound; products only, up to
+    the condition that `linalgk.explain` names, and ``eigh`` beyond. ``newton_schulz``: the same
+    with ``T = (3 I - M)/2``. ``closed_form``: n = 1, and general matrices of n = 2. ``schur``:
     general matrices by SciPy (other libraries: the Denman-Beavers iteration in product form).
     ``auto`` takes ``minimax`` in one fused kernel for Hermitian n <= 32, ``eigh`` for larger
     ones and ``schur`` for the rest.
@@ -336,6 +337,7 @@ def explain_root(inverse: bool, a: Any, /, **options: Any) -> Explanation:
         inverse, options.get("assume_a"), options.get("method", "auto"), options.get("tol"),
         options.get("steps"), options.get("rel_damp", 0), options.get("rcond"), batch, n,
     )  # fmt: skip
+    _validate.on_fail(options.get("on_fail"))
     flat = xp.reshape(x, (math.prod(batch), n, n))
     flat = xp.astype(flat, _xp.dtype_of(xp, dtype))
     if isinstance(flat, np.ndarray):
@@ -353,6 +355,9 @@ def explain_root(inverse: bool, a: Any, /, **options: Any) -> Explanation:
     )
     if call.method != "auto":
         method, reason = call.method, "it was asked for"
+    if method in ("minimax", "newton_schulz"):
+        served = len(steps_table(dtype, inverse, method, call.tol, call.steps)) - 1
+        note += f"; members of a condition beyond about 2^{served} go to eigh"
     return _cost(name, method, reason + note, flat, n, dtype)
 
 
