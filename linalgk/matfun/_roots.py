@@ -121,6 +121,14 @@ def sqrtm(
     >>> float(lk.sqrtm(4.0))
     2.0
     """
+    if (
+        type(a) is np.ndarray and method == "auto" and not return_info
+        and assume_a is out is tol is steps is compute_dtype is None
+        and (on_fail is None or on_fail in _POLICIES)
+    ):  # fmt: skip
+        quick = _quick(a, False)
+        if quick is not None:
+            return quick
     return _root(
         "sqrtm", a, False, assume_a, method, tol, steps, compute_dtype, check_finite, on_fail, out,
         return_info,
@@ -191,6 +199,14 @@ def invsqrtm(
     array([[ 0.66666667, -0.33333333],
            [-0.33333333,  0.66666667]])
     """
+    if (
+        type(a) is np.ndarray and method == "auto" and not return_info
+        and assume_a is out is tol is steps is compute_dtype is rcond is None
+        and damp is rel_damp is _ZERO and (on_fail is None or on_fail in _POLICIES)
+    ):  # fmt: skip
+        quick = _quick(a, True)
+        if quick is not None:
+            return quick
     return _root(
         "invsqrtm", a, True, assume_a, method, tol, steps, compute_dtype, check_finite, on_fail,
         out, return_info, damp, rel_damp, rcond,
@@ -203,15 +219,6 @@ def _root(
     damp: Any = 0, rel_damp: Any = 0, rcond: Any = None,
 ) -> Any:  # fmt: skip
     """Check at the door, compute on a flat batch, and hand back what came in."""
-    if (
-        type(a) is np.ndarray and method == "auto"
-        and assume_a is out is tol is steps is compute_dtype is rcond is None
-        and not return_info and damp is rel_damp is _ZERO
-        and (on_fail is None or on_fail in _POLICIES)
-    ):  # fmt: skip
-        quick = _quick(a, inverse)
-        if quick is not None:
-            return quick
     original = _xp.as_array("a", a)
     face = _xp.face(original)
     assert face is not None
@@ -255,23 +262,29 @@ _POLICIES = get_args(OnFail)
 _ZERO = 0
 # Native dtypes are singletons: identity is the cheapest test there is.
 _SINGLE, _DOUBLE = np.dtype("float32"), np.dtype("float64")
+# What a quick call needs, by dtype, function and policy.
+_prepared: dict[Any, Any] = {}
 
 
 def _quick(a: Any, inverse: bool) -> Any:
     """The whole call for small real NumPy arrays when nothing is unusual, else None."""
     shape, dtype = a.shape, a.dtype
-    if len(shape) < 2 or not 1 < shape[-1] <= SMALL or shape[-1] != shape[-2]:
+    n = shape[-1] if len(shape) > 1 else 0
+    if not 1 < n <= SMALL or shape[-2] != n or not a.flags.c_contiguous:
         return None
-    if dtype is _DOUBLE:
-        table, tol = steps_table("float64", inverse), shape[-1] * 2.0**-52
-    elif dtype is _SINGLE:
-        table, tol = steps_table("float32", inverse), shape[-1] * 2.0**-23
-    else:
+    if dtype is not _DOUBLE and dtype is not _SINGLE:
         return None
-    if not a.flags.c_contiguous:
-        return None
-    flat = a if len(shape) == 3 else a.reshape(-1, shape[-2], shape[-1])
-    x, _, bad = _ops.SMALL_ROOT(flat, inverse, table, tol, _config.num_threads())
+    key = (dtype is _DOUBLE, inverse, _config.current().backend)
+    ready = _prepared.get(key)
+    if ready is None:
+        chosen, _ = _ops.SMALL_ROOT.choose(a)
+        if chosen is None:
+            return None
+        table = steps_table(dtype.name, inverse)
+        ready = _prepared[key] = (chosen.load(), table, float(np.finfo(dtype).eps))
+    run, table, eps = ready
+    flat = a if len(shape) == 3 else a.reshape(-1, n, n)
+    x, _, bad = run(flat, inverse, table, n * eps, _config.num_threads())
     return None if bad else x.reshape(shape)
 
 
