@@ -1,5 +1,7 @@
 """Square roots: oracles in 50 digits, identities, scaling, batches, layouts, libraries."""
 
+import functools
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -24,6 +26,12 @@ def adjoint(x):
 # ---- oracles ----
 
 
+@functools.cache
+def fifty_digits(name, kappa, spectrum, dtype):
+    a = spd_matrix(16, kappa, spectrum=spectrum, dtype=dtype, rng=3)
+    return a, (mp_sqrtm if name == "sqrtm" else mp_invsqrtm)(a)
+
+
 @FUNCTIONS
 @pytest.mark.parametrize("method", HERMITIAN_METHODS)
 @pytest.mark.parametrize("kappa", [1e1, 1e3, 1e6, 1e9, 1e12, 1e15])
@@ -31,8 +39,7 @@ def adjoint(x):
 def test_fifty_digits(name, method, kappa, spectrum, dtype):
     # beyond 1/eps a lower precision matrix is not definite any more
     kappa = min(kappa, 1e6) if EPS[dtype] > 1e-10 else kappa
-    a = spd_matrix(16, kappa, spectrum=spectrum, dtype=dtype, rng=3)
-    want = (mp_sqrtm if name == "sqrtm" else mp_invsqrtm)(a)
+    a, want = fifty_digits(name, kappa, spectrum, dtype)
     got = getattr(lk, name)(a, method=method)
     assert got.dtype == a.dtype
     assert relative_error(got, want) <= 10 * EPS[dtype] * condition(name, kappa)
