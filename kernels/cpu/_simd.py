@@ -3,8 +3,8 @@
 LLVM unrolls short constant loops into scalar code and leaves them so; a value of type
 ``<8 x double>`` cannot be scalarised by accident. One vector fills one register of the target
 (64 bytes with AVX-512, else 32), and `tile` multiplies register blocks of such vectors.
-Numba's cache does not see edits of this file in the kernels that use it: run
-``linalgk warm --fresh`` after editing.
+Numba's cache does not see edits of this file in the kernels that use it: after editing, remove
+the cached files (``linalgk info`` says where they are).
 """
 
 import numba

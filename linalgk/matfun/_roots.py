@@ -1,12 +1,13 @@
 """Square roots and inverse square roots of matrices."""
 
 import math
-from typing import Any, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args, overload
 
 import numpy as np
 
 from linalgk import _config, _validate, _xp
 from linalgk._dispatch import Explanation
+from linalgk._results import Info
 from linalgk.matfun import _ops
 from linalgk.matfun._root_paths import (
     ASYMMETRIC,
@@ -22,6 +23,31 @@ from linalgk.matfun._root_report import finish, make_info
 from linalgk.typing import ArrayT, AssumeA, OnFail, RootMethod
 
 
+class _Options(TypedDict, total=False):
+    assume_a: AssumeA | None
+    method: RootMethod
+    tol: float | None
+    steps: int | None
+    compute_dtype: Any
+    check_finite: bool | None
+    on_fail: OnFail | None
+    out: Any
+
+
+class _InverseOptions(_Options, total=False):
+    damp: Any
+    rel_damp: Any
+    rcond: float | None
+
+
+@overload
+def sqrtm(
+    a: ArrayT, /, *, return_info: Literal[True], **options: Unpack[_Options]
+) -> tuple[ArrayT, Info]: ...
+@overload
+def sqrtm(
+    a: ArrayT, /, *, return_info: Literal[False] = ..., **options: Unpack[_Options]
+) -> ArrayT: ...
 def sqrtm(
     a: ArrayT,
     /,
@@ -135,6 +161,14 @@ def sqrtm(
     )  # fmt: skip
 
 
+@overload
+def invsqrtm(
+    a: ArrayT, /, *, return_info: Literal[True], **options: Unpack[_InverseOptions]
+) -> tuple[ArrayT, Info]: ...
+@overload
+def invsqrtm(
+    a: ArrayT, /, *, return_info: Literal[False] = ..., **options: Unpack[_InverseOptions]
+) -> ArrayT: ...
 def invsqrtm(
     a: ArrayT,
     /,
