@@ -272,11 +272,14 @@ def scatter(typingctx, array, offset, stride, count, vector):
 
     def codegen(context, builder, sig, args):
         data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
-        lanes = args[4].type.count
-        # lanes past the count hold the same matrix as the last one, hence the same value
-        for lane, where in _lane_offsets(builder, *args[1:4], lanes):
-            value = builder.extract_element(args[4], ir.IntType(32)(lane))
-            builder.store(value, builder.gep(data, [where]))
+        _, offset, stride, count, vector = args
+        lanes = ir.Constant(count.type, vector.type.count)
+        # lanes past the count belong to nobody
+        some = builder.icmp_signed("<", count, lanes)
+        with cgutils.for_range(builder, builder.select(some, count, lanes)) as loop:
+            where = builder.add(offset, builder.mul(loop.index, stride))
+            lane = builder.trunc(loop.index, ir.IntType(32))
+            builder.store(builder.extract_element(vector, lane), builder.gep(data, [where]))
         return context.get_dummy_value()
 
     return types.none(array, types.intp, types.intp, types.intp, vector), codegen

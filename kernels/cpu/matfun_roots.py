@@ -347,4 +347,6 @@ def small_root(a, inverse, table, tol, threads):
     def work(start, stop):
         return _groups(source, target, report, table, inverse, tol, lanes, start, stop)
 
+    # compiled here, where no other thread waits for it
+    work(0, 0)
     return out, report, sum(run(work, groups, threads))
