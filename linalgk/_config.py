@@ -4,7 +4,6 @@ import contextlib
 import contextvars
 import functools
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import pprint

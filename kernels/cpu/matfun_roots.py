@@ -89,7 +89,7 @@ def _pack(a, w, m, top, scale, report, base, n, lanes, tol):
                 set_entry(w, m, p * half + i, j, n, lower)
                 set_entry(w, m, p * half + j, i, n, upper)
                 # NaN and infinity times zero are NaN, which no later sum removes
-                poison = fma(add(lower, upper), zero, fma(sub(lower, upper), zero, poison))
+                poison = fma(lower, zero, fma(upper, zero, poison))
                 largest = maximum(maximum(fabs(lower), fabs(upper)), largest)
                 gap = add(lower, upper) if p else sub(lower, upper)
                 defect = maximum(fabs(gap), defect)

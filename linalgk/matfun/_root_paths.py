@@ -92,14 +92,18 @@ def take(flat: Any, index: Any) -> Any:
     return xp.take(flat, _xp.from_numpy(index, xp, like=flat), axis=0)
 
 
+def _put(x: Any, index: Any, part: Any) -> Any:
+    """``x`` with the members ``index`` replaced."""
+    order = np.arange(x.shape[0])
+    order[index] = len(order) + np.arange(len(index))
+    return take(_xp.namespace(x).concat([x, part]), order)
+
+
 def _merge(base: Roots, index: Any, part: Roots) -> Roots:
     """``base`` with the members ``index`` replaced."""
     status, iterations, lower = base.status.copy(), base.iterations.copy(), base.lower.copy()
     status[index], iterations[index], lower[index] = part.status, part.iterations, part.lower
-    order = np.arange(len(status))
-    order[index] = len(status) + np.arange(len(index))
-    xp = _xp.namespace(base.x)
-    x = take(xp.concat([base.x, part.x]), order)
+    x = _put(base.x, index, part.x)
     names = [m for m in (base.method, *part.method.split("+")) if m != "none"]
     method = part.method if len(index) == len(status) else "+".join(dict.fromkeys(names))
     return Roots(x, status, iterations, lower, method)
@@ -107,20 +111,14 @@ def _merge(base: Roots, index: Any, part: Roots) -> Roots:
 
 def solve(flat: Any, call: Call) -> Roots:
     """Route every member to its method; members one path cannot serve go on to the next."""
-    n, dtype = flat.shape[-1], _xp.dtype_name(flat)
-    if call.assume_a == "gen" or call.method == "schur":
-        return _general(flat, call)
-    if call.method == "closed_form":
-        return _general(flat, call)
     method = call.method
     if method == "auto":
+        n, dtype = flat.shape[-1], _xp.dtype_name(flat)
         spectrum = call.rel_damp is not None
-        method, _ = choose_method(n, dtype, hermitian=True, spectrum=spectrum)
-    if method == "closed_form":
+        method, _ = choose_method(n, dtype, hermitian=call.assume_a != "gen", spectrum=spectrum)
+    if call.assume_a == "gen" or method in ("schur", "closed_form"):
         return _general(flat, call)
-    if method == "eigh":
-        return _spectral(flat, call)
-    return _iterative(flat, call, method)
+    return _spectral(flat, call) if method == "eigh" else _iterative(flat, call, method)
 
 
 def _asymmetry(call: Call, n: int, eps: float) -> float:
@@ -212,12 +210,14 @@ def _eigenvectors(flat: Any, largest: Any, exact: bool, call: Call) -> Roots:
         w = np.asarray(_xp.to_numpy(w_device), dtype=np.float64)
         status = np.where(np.isfinite(w).all(axis=1), OK, FAILED)
         root, status, lower = _spectrum(w, status, call, complex_, n, eps)
-        if np.iscomplexobj(root):
-            factor = _xp.from_numpy(root, xp, like=flat, dtype=flat.dtype)
-            x = (v * factor[:, None, :]) @ _ops.adjoint(v)
-        else:
-            quarter = _xp.from_numpy(np.sqrt(root), xp, like=flat, dtype=w_device.dtype)
-            x = _ops.GRAM(v * xp.astype(quarter, v.dtype)[:, None, :], threads)
+        quarter = _xp.from_numpy(np.sqrt(np.abs(root)), xp, like=flat, dtype=w_device.dtype)
+        x = _ops.GRAM(v * xp.astype(quarter, v.dtype)[:, None, :], threads)
+        # indefinite members have a complex root, which is no product B B^H
+        index = np.flatnonzero(np.iscomplex(root).any(axis=1))
+        if len(index):
+            factor = _xp.from_numpy(root[index], xp, like=flat, dtype=flat.dtype)
+            some = take(v, index)
+            x = _put(x, index, (some * factor[:, None, :]) @ _ops.adjoint(some))
     x = _scaled(x, -half if call.inverse else half)
     if not (status == OK).all():
         bad = _xp.from_numpy(status != OK, xp, like=flat)[:, None, None]
@@ -251,22 +251,21 @@ def _spectrum(w: Any, status: Any, call: Call, complex_: bool, n: int, eps: floa
         lowest = w.min(axis=1)
         below = (status == OK) & (lowest < -noise)
         signed = complex_ and call.assume_a != "pos" and call.rcond is None
-        if not signed:
+        if signed:
+            # only a member that is really indefinite keeps its negative eigenvalues
+            w = np.where(below[:, None], w, np.maximum(w, 0.0)).astype(complex)
+        else:
             status = np.where(below, INDEFINITE, status)
-        rounding = np.abs(w) <= noise[:, None] if signed else w < 0
-        w = np.where(rounding & (w < 0), 0.0, w) if not signed else w
+            w = np.maximum(w, 0.0)
         if call.inverse and call.rcond is not None:
             kept = w > call.rcond * top[:, None]
             root = np.where(kept, 1 / np.sqrt(np.where(kept, w, 1.0)), 0.0)
+        elif call.inverse:
+            singular = (np.abs(w) <= eps * top[:, None]).any(axis=1)
+            status = np.where((status == OK) & singular, SINGULAR, status)
+            root = 1 / np.sqrt(w)
         else:
-            if call.inverse:
-                singular = (np.abs(w) <= eps * top[:, None]).any(axis=1)
-                status = np.where((status == OK) & singular, SINGULAR, status)
-            if signed and below.any():
-                root = np.sqrt(w.astype(complex))
-            else:
-                root = np.sqrt(np.maximum(w, 0.0))
-            root = 1 / root if call.inverse else root
+            root = np.sqrt(w)
     finite = np.isfinite(root).all(axis=1) & (status == OK)
     return np.where(finite[:, None], root, 1.0), status, np.maximum(lowest, 0.0)
 
@@ -287,6 +286,8 @@ def _general(flat: Any, call: Call) -> Roots:
     wide = _xp.dtype_of(xp, "complex64" if real.itemsize == 4 else "complex128")
     x = _closed_form(xp.astype(a, wide)) if closed else _ops.GENERAL_SQRT(a, call.threads)
     status, imaginary = _judge(xp.astype(a, x.dtype), x, status, eps, n)
+    if n == 1 and call.assume_a == "pos":
+        status = np.where((status == OK) & imaginary, INDEFINITE, status)
     if not complex_ and x.dtype == wide:
         status = np.where((status == OK) & imaginary, NO_ROOT, status)
         x = xp.real(x)
@@ -356,6 +357,9 @@ def usable(x: Any, status: Any) -> Any:
 def frobenius(a: Any) -> Any:
     """Frobenius norm of each member, NumPy float64."""
     xp = _xp.namespace(a)
-    return np.sqrt(
-        np.asarray(_xp.to_numpy(xp.sum(xp.abs(a) ** 2, axis=(-2, -1))), dtype=np.float64)
-    )
+    size = xp.abs(a)
+    # relative to the largest entry, whose square may leave the range of the dtype
+    top = xp.max(size, axis=(-2, -1))
+    top = xp.where(top == 0, xp.ones_like(top), top)
+    square = xp.sum((size / top[:, None, None]) ** 2, axis=(-2, -1))
+    return np.asarray(_xp.to_numpy(xp.sqrt(square) * top), dtype=np.float64)

@@ -172,6 +172,25 @@ def test_extreme_scales_in_single_precision(method, scale):
     assert relative_error(x @ x, a.astype(float)) < 1e-5
 
 
+@pytest.mark.parametrize("n", [3, 40])
+@pytest.mark.parametrize("exponent", [-100, 0, 100])
+def test_residuals_do_not_leave_the_range(n, exponent):
+    a = spd_matrix(n, 10.0, dtype="float32", rng=0)
+    scaled = np.ldexp(a, exponent)
+    for f in (lk.sqrtm, lk.invsqrtm):
+        _, want = f(a, return_info=True)
+        _, info = f(scaled, return_info=True)
+        assert info.residual == pytest.approx(want.residual, rel=1e-3)
+        assert info.error_estimate == pytest.approx(want.error_estimate, rel=1e-3)
+
+
+@pytest.mark.parametrize("n", [3, 40])
+def test_entries_near_the_largest_number_are_finite(n, dtype):
+    top = np.finfo(dtype).max / 2
+    x = lk.sqrtm(np.eye(n, dtype=dtype) * top * 1.9)
+    assert relative_error(x, np.eye(n) * (1.9 * float(top)) ** 0.5) < 10 * EPS[dtype]
+
+
 # ---- singular, rank deficient, indefinite ----
 
 
@@ -201,6 +220,19 @@ def test_complex_root_of_an_indefinite_matrix_on_request(n):
     x = lk.sqrtm(a + 0j)
     assert relative_error(x @ x, a) < 1e-13
     np.testing.assert_allclose(lk.sqrtm(-np.eye(n) + 0j), 1j * np.eye(n), atol=1e-15)
+
+
+def test_indefinite_members_leave_definite_ones_their_bits():
+    a = spd_matrix(20, 10.0, batch=(3,), dtype="complex128", rng=0)
+    want = lk.sqrtm(a)
+    mixed = np.concatenate([a, a[:1] - 0.5 * np.eye(20)])
+    x = lk.sqrtm(mixed)
+    np.testing.assert_array_equal(x[:3], want)
+    assert relative_error(x[3] @ x[3], mixed[3]) < 1e-13
+    with pytest.raises(lk.errors.NotPositiveSemidefiniteError):
+        lk.sqrtm(mixed, assume_a="pos")
+    with pytest.raises(lk.errors.NotPositiveSemidefiniteError):
+        lk.sqrtm(np.array([[-4 + 0j]]), assume_a="pos")
 
 
 def test_singular_only_at_eps():
