@@ -253,15 +253,9 @@ def _root(
     damp: Any = 0, rel_damp: Any = 0, rcond: Any = None,
 ) -> Any:  # fmt: skip
     """Check at the door, compute on a flat batch, and hand back what came in."""
-    original = _xp.as_array("a", a)
-    face = _xp.face(original)
-    assert face is not None
-    x = _validate.floating("a", face.enter(original))
-    xp = _xp.namespace(x)
-    scalar = x.ndim == 0
-    x = xp.reshape(x, (1, 1)) if scalar else x
+    original, face, x, scalar = _entered(a)
+    xp, dtype = _xp.namespace(x), _xp.dtype_name(x)
     n, batch = _validate.square("a", x), tuple(x.shape[:-2])
-    dtype = _xp.dtype_name(x)
     for word, value in (("damp", damp), ("rel_damp", rel_damp)):
         if _xp.face(value) is not None:
             _xp.same_family(a=original, **{word: value})
@@ -322,6 +316,16 @@ def _quick(a: Any, inverse: bool) -> Any:
     return None if bad else x.reshape(shape)
 
 
+def _entered(a: Any) -> tuple[Any, _xp.Face, Any, bool]:
+    """The argument as given, its face, what is computed with, and whether it was a number."""
+    original = _xp.as_array("a", a)
+    face = _xp.face(original)
+    assert face is not None
+    x = _validate.floating("a", face.enter(original))
+    scalar = x.ndim == 0
+    return original, face, _xp.namespace(x).reshape(x, (1, 1)) if scalar else x, scalar
+
+
 def _checked(
     inverse: bool, assume_a: Any, method: Any, tol: Any, steps: Any, rel_damp: Any, rcond: Any,
     batch: tuple[int, ...], n: int,
@@ -372,12 +376,8 @@ def _damped(flat: Any, damp: Any, batch: tuple[int, ...]) -> Any:
 def explain_root(inverse: bool, a: Any, /, **options: Any) -> Explanation:
     """What `sqrtm` or `invsqrtm` would run."""
     name = "invsqrtm" if inverse else "sqrtm"
-    original = _xp.as_array("a", a)
-    face = _xp.face(original)
-    assert face is not None
-    x = _validate.floating("a", face.enter(original))
+    _, _, x, _ = _entered(a)
     xp = _xp.namespace(x)
-    x = xp.reshape(x, (1, 1)) if x.ndim == 0 else x
     n, batch = _validate.square("a", x), tuple(x.shape[:-2])
     dtype = _validate.compute_dtype(options.get("compute_dtype"), _xp.dtype_name(x))
     call = _checked(
