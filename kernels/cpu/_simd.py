@@ -2,7 +2,7 @@
 
 LLVM unrolls short constant loops into scalar code and leaves them so; a value of type
 ``<8 x double>`` cannot be scalarised by accident. One vector fills one register of the target
-(64 bytes with AVX-512, else 32), and `tile` multiplies register blocks of such vectors.
+(64 bytes with AVX-512, else 32), and `product` multiplies register blocks of such vectors.
 Numba's cache does not see edits of this file in the kernels that use it: after editing, remove
 the cached files (``linalgk info`` says where they are).
 """
@@ -50,11 +50,17 @@ def _ir(dtype):
     return ir.VectorType(scalar, BYTES * 8 // dtype.bitwidth)
 
 
-def _pointer(context, builder, arrtype, array, offset):
-    """Address of ``array[offset]`` as a pointer to one vector."""
-    data = cgutils.create_struct_proxy(arrtype)(context, builder, value=array).data
-    element = builder.gep(data, [offset])
-    return builder.bitcast(element, _ir(arrtype.dtype).as_pointer())
+def _data(context, builder, kind, value):
+    """Where the elements of an array, or behind a pointer, begin."""
+    if isinstance(kind, types.CPointer):
+        return value
+    return cgutils.create_struct_proxy(kind)(context, builder, value=value).data
+
+
+def _pointer(context, builder, kind, base, offset):
+    """Address of ``base[offset]`` as a pointer to one vector."""
+    element = builder.gep(_data(context, builder, kind, base), [offset])
+    return builder.bitcast(element, _ir(kind.dtype).as_pointer())
 
 
 def _load(context, builder, arrtype, array, offset):
@@ -127,7 +133,7 @@ def get(typingctx, array, offset):
     """Element ``offset`` of a C-contiguous array counted flat, without index arithmetic."""
 
     def codegen(context, builder, sig, args):
-        data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
+        data = _data(context, builder, sig.args[0], args[0])
         return builder.load(builder.gep(data, [args[1]]))
 
     return array.dtype(array, types.intp), codegen
@@ -138,7 +144,7 @@ def put(typingctx, array, offset, value):
     """Write element ``offset`` of a C-contiguous array counted flat."""
 
     def codegen(context, builder, sig, args):
-        data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
+        data = _data(context, builder, sig.args[0], args[0])
         builder.store(args[2], builder.gep(data, [args[1]]))
         return context.get_dummy_value()
 
@@ -146,16 +152,17 @@ def put(typingctx, array, offset, value):
 
 
 @intrinsic
-def splat(typingctx, scalar):
-    """A vector with every lane equal to ``scalar``."""
+def splat(typingctx, like, scalar):
+    """A vector with every lane equal to a float, in the dtype of the array or pointer ``like``."""
 
     def codegen(context, builder, sig, args):
-        vector = _ir(sig.args[0])
-        one = builder.insert_element(ir.Constant(vector, ir.Undefined), args[0], ir.IntType(32)(0))
+        vector = _ir(sig.return_type.dtype)
+        value = context.cast(builder, args[1], types.float64, sig.return_type.dtype)
+        one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
         mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
         return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), mask)
 
-    return Vec(scalar)(scalar), codegen
+    return Vec(like.dtype)(like, types.float64), codegen
 
 
 @intrinsic
@@ -214,6 +221,11 @@ sqrt = _unary("sqrt")
 fabs = _unary("fabs")
 
 
+def _for_size(function):
+    function.attributes.add("noinline")
+    function.attributes.add("optsize")
+
+
 @intrinsic
 def compact(typingctx):
     """Compile the enclosing function once, for size: no unrolling, no copy in each caller.
@@ -223,22 +235,51 @@ def compact(typingctx):
     """
 
     def codegen(context, builder, sig, args):
-        builder.function.attributes.add("noinline")
-        builder.function.attributes.add("optsize")
+        _for_size(builder.function)
         return context.get_dummy_value()
 
     return types.none(), codegen
 
 
 @intrinsic
-def address(typingctx, array):
-    """Where an array's data begin, in bytes."""
+def allocate(typingctx, like, count):
+    """Uninitialised memory for ``count`` elements of the dtype of ``like``, to be released.
+
+    `np.empty` would do, but compiling it takes a tenth of a second.
+    """
 
     def codegen(context, builder, sig, args):
-        data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
-        return builder.ptrtoint(data, context.get_value_type(types.intp))
+        size = ir.Constant(args[1].type, sig.args[0].dtype.bitwidth // 8)
+        block = context.nrt.allocate(builder, builder.mul(args[1], size))
+        with builder.if_then(cgutils.is_null(builder, block), likely=False):
+            message = "linalgk: no memory for the workspace of a kernel"
+            context.call_conv.return_user_exc(builder, MemoryError, (message,))
+        return builder.bitcast(block, context.get_value_type(sig.return_type))
 
-    return types.intp(array), codegen
+    return types.CPointer(like.dtype)(like, types.intp), codegen
+
+
+@intrinsic
+def release(typingctx, block):
+    """Give back what `allocate` gave."""
+
+    def codegen(context, builder, sig, args):
+        context.nrt.free(builder, builder.bitcast(args[0], cgutils.voidptr_t))
+        return context.get_dummy_value()
+
+    return types.none(block), codegen
+
+
+@intrinsic
+def aligned(typingctx, block):
+    """The first multiple of 64 bytes in a block: a vector across cache lines costs two loads."""
+
+    def codegen(context, builder, sig, args):
+        intp = context.get_value_type(types.intp)
+        past = builder.add(builder.ptrtoint(args[0], intp), ir.Constant(intp, 63))
+        return builder.inttoptr(builder.and_(past, ir.Constant(intp, -64)), args[0].type)
+
+    return block(block), codegen
 
 
 def _lane_offsets(builder, offset, stride, count, lanes):
@@ -255,7 +296,7 @@ def gather(typingctx, array, offset, stride, count):
     """Elements ``offset + lane * stride`` of a C-contiguous array as one vector."""
 
     def codegen(context, builder, sig, args):
-        data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
+        data = _data(context, builder, sig.args[0], args[0])
         kind = _ir(sig.args[0].dtype)
         vector = ir.Constant(kind, ir.Undefined)
         for lane, where in _lane_offsets(builder, *args[1:], kind.count):
@@ -271,7 +312,7 @@ def scatter(typingctx, array, offset, stride, count, vector):
     """Write a vector to elements ``offset + lane * stride`` of a C-contiguous array."""
 
     def codegen(context, builder, sig, args):
-        data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
+        data = _data(context, builder, sig.args[0], args[0])
         _, offset, stride, count, vector = args
         lanes = ir.Constant(count.type, vector.type.count)
         # lanes past the count belong to nobody
@@ -318,60 +359,87 @@ def dot(typingctx, array, a, b, count):
     return Vec(array.dtype)(array, types.intp, types.intp, types.intp), codegen
 
 
-def tile(rows, cols):
-    """Intrinsic for a ``rows`` x ``cols`` block of a symmetric product, mirrored on store.
+def _block(context, builder, kind, rows, cols, w, c, a, b, n, i, j, coef):
+    """Emit a ``rows`` x ``cols`` block of `product` at (i, j), stored transposed as well."""
+    vector, intp = _ir(kind.dtype), n.type
 
-    ``tile(w, c, a, b, n, i, j, coef)`` computes ``C[i+u, j+v] = sum_k A[i+u, k] B[j+v, k]``:
-    rows of both factors are read, which are columns too because every matrix here is symmetric.
-    With ``coef >= 0`` it computes ``alpha I + beta A + gamma A B`` instead, with three vectors
-    of coefficients, one per lane, at element ``coef``. Matrices are (n, n, lanes) at element
-    offsets c, a, b of the workspace w; the block is also stored transposed.
+    def read(offset):
+        return _load(context, builder, kind, w, offset)
+
+    row = [builder.add(i, ir.Constant(intp, u)) for u in range(rows)]
+    col = [builder.add(j, ir.Constant(intp, v)) for v in range(cols)]
+    acc = [[cgutils.alloca_once(builder, vector) for _ in col] for _ in row]
+    block = [(u, v) for u in range(rows) for v in range(cols)]
+    for u, v in block:
+        builder.store(ir.Constant(vector, None), acc[u][v])
+    with cgutils.for_range(builder, n) as loop:
+        left = [read(_entry(builder, kind, a, r, loop.index, n)) for r in row]
+        right = [read(_entry(builder, kind, b, r, loop.index, n)) for r in col]
+        for u, v in block:
+            total = _fma(builder, left[u], right[v], builder.load(acc[u][v]))
+            builder.store(total, acc[u][v])
+    with builder.if_then(builder.icmp_signed(">=", coef, ir.Constant(intp, 0))):
+        alpha, beta, gamma = (
+            read(builder.add(coef, ir.Constant(intp, k * vector.count))) for k in range(3)
+        )
+        for u, v in block:
+            value = builder.fmul(builder.load(acc[u][v]), gamma)
+            here = read(_entry(builder, kind, a, row[u], col[v], n))
+            value = _fma(builder, beta, here, value)
+            diagonal = builder.icmp_signed("==", row[u], col[v])
+            value = builder.select(diagonal, builder.fadd(value, alpha), value)
+            builder.store(value, acc[u][v])
+    for u, v in block:
+        value = builder.load(acc[u][v])
+        for r, s in ((row[u], col[v]), (col[v], row[u])):
+            pointer = _pointer(context, builder, kind, w, _entry(builder, kind, c, r, s, n))
+            builder.store(value, pointer, align=kind.dtype.bitwidth // 8)
+
+
+def _emit_product(context, builder, kind, args):
+    """Upper blocks of a product; rows and columns left over go one by one."""
+    n = args[4]
+    step, one, zero = (ir.Constant(n.type, k) for k in (TILE, 1, 0))
+    whole = builder.sub(n, builder.srem(n, step))
+
+    def upto(start, stop, step):
+        return cgutils.for_range_slice(builder, start, stop, step, n.type)
+
+    def block(rows, cols, i, j):
+        _block(context, builder, kind, rows, cols, *args[:5], i, j, args[5])
+
+    with upto(zero, whole, step) as (i, _):
+        with upto(i, whole, step) as (j, _):
+            block(TILE, TILE, i, j)
+        with upto(whole, n, one) as (j, _):
+            block(TILE, 1, i, j)
+    with upto(whole, n, one) as (i, _), upto(i, n, one) as (j, _):
+        block(1, 1, i, j)
+
+
+@intrinsic
+def product(typingctx, w, c, a, b, n, coef):
+    """``C = A B`` for symmetric matrices of (n, n, lanes) at elements c, a, b of ``w``.
+
+    With ``coef >= 0`` it is ``alpha I + beta A + gamma A B`` instead, with three vectors of
+    coefficients, one per lane, at element ``coef``. Only the upper blocks are computed, from rows
+    of both factors, which are columns too, and mirrored. A function of its own in the module of
+    its caller: LLVM sees it once, while a Numba function is compiled again in every caller.
     """
 
-    def emit(context, builder, arrtype, w, c, a, b, n, i, j, coef):
-        vector, intp = _ir(arrtype.dtype), n.type
-        lanes = ir.Constant(intp, vector.count)
+    def codegen(context, builder, sig, args):
+        kind = sig.args[0]
+        name = f"linalgk.product.{kind.dtype}"
+        function = builder.module.globals.get(name)
+        if function is None:
+            signature = ir.FunctionType(ir.VoidType(), [arg.type for arg in args])
+            function = ir.Function(builder.module, signature, name)
+            function.linkage = "internal"
+            _for_size(function)
+            body = ir.IRBuilder(function.append_basic_block())
+            _emit_product(context, body, kind, function.args)
+            body.ret_void()
+        builder.call(function, args)
+        return context.get_dummy_value()
 
-        def at(base, row, col):
-            return builder.add(base, builder.mul(builder.add(builder.mul(row, n), col), lanes))
-
-        def read(offset):
-            return _load(context, builder, arrtype, w, offset)
-
-        row = [builder.add(i, ir.Constant(intp, u)) for u in range(rows)]
-        col = [builder.add(j, ir.Constant(intp, v)) for v in range(cols)]
-        acc = [[cgutils.alloca_once(builder, vector) for _ in col] for _ in row]
-        block = [(u, v) for u in range(rows) for v in range(cols)]
-        for u, v in block:
-            builder.store(ir.Constant(vector, None), acc[u][v])
-        with cgutils.for_range(builder, n) as loop:
-            left = [read(at(a, r, loop.index)) for r in row]
-            right = [read(at(b, r, loop.index)) for r in col]
-            for u, v in block:
-                total = _fma(builder, left[u], right[v], builder.load(acc[u][v]))
-                builder.store(total, acc[u][v])
-        with builder.if_then(builder.icmp_signed(">=", coef, ir.Constant(intp, 0))):
-            alpha, beta, gamma = (
-                read(builder.add(coef, ir.Constant(intp, k * vector.count))) for k in range(3)
-            )
-            for u, v in block:
-                value = builder.fmul(builder.load(acc[u][v]), gamma)
-                value = _fma(builder, beta, read(at(a, row[u], col[v])), value)
-                diagonal = builder.icmp_signed("==", row[u], col[v])
-                value = builder.select(diagonal, builder.fadd(value, alpha), value)
-                builder.store(value, acc[u][v])
-        for u, v in block:
-            value = builder.load(acc[u][v])
-            for offset in (at(c, row[u], col[v]), at(c, col[v], row[u])):
-                pointer = _pointer(context, builder, arrtype, w, offset)
-                builder.store(value, pointer, align=arrtype.dtype.bitwidth // 8)
-
-    @intrinsic
-    def block(typingctx, w, c, a, b, n, i, j, coef):
-        def codegen(context, builder, sig, args):
-            emit(context, builder, sig.args[0], *args)
-            return context.get_dummy_value()
-
-        return types.none(w, *[types.intp] * 7), codegen
-
-    return block
+    return types.none(w, *[types.intp] * 5), codegen

@@ -16,9 +16,9 @@ from ._preset import helper as _helper
 from ._preset import njit
 from ._simd import (
     BYTES,
-    TILE,
     add,
-    address,
+    aligned,
+    allocate,
     compact,
     div,
     dot,
@@ -30,7 +30,9 @@ from ._simd import (
     load,
     maximum,
     mul,
+    product,
     put,
+    release,
     scatter,
     set_entry,
     splat,
@@ -38,31 +40,9 @@ from ._simd import (
     store,
     sub,
 )
-from ._simd import tile as _tile
 from ._threads import run
 
 OK, NONFINITE, ASYMMETRIC, HARD = 0, 1, 2, 3
-
-
-_square, _column, _single = _tile(TILE, TILE), _tile(TILE, 1), _tile(1, 1)
-
-
-@_helper
-def _product(w, c, a, b, n, coef):
-    """C = A B, or alpha I + beta A + gamma A B with the lanes' coefficients if coef >= 0.
-
-    Upper tiles and their mirror images; rows and columns left over go one by one.
-    """
-    compact()
-    whole = n - n % TILE
-    for i in range(0, whole, TILE):
-        for j in range(i, whole, TILE):
-            _square(w, c, a, b, n, i, j, coef)
-        for j in range(whole, n):
-            _column(w, c, a, b, n, i, j, coef)
-    for i in range(whole, n):
-        for j in range(i, n):
-            _single(w, c, a, b, n, i, j, coef)
 
 
 @_helper
@@ -77,7 +57,7 @@ def _pack(a, w, m, top, scale, report, base, n, lanes, tol):
     stride = half * n
     count = a.shape[0] - base
     origin = base * stride
-    zero = splat(w.dtype.type(0.0))
+    zero = splat(w, 0.0)
     largest = zero
     defect = zero
     poison = zero
@@ -140,11 +120,10 @@ def _pack(a, w, m, top, scale, report, base, n, lanes, tol):
 
 
 @_helper
-def _normalise(w, m, top, n):
+def _normalise(w, m, top, n, lanes):
     """Divide each lane by an upper bound of its largest eigenvalue; store that bound at top."""
     compact()
-    lanes = BYTES // w.itemsize
-    zero = splat(w.dtype.type(0.0))
+    zero = splat(w, 0.0)
     rowmax = zero
     for i in range(n):
         rowsum = zero
@@ -154,23 +133,22 @@ def _normalise(w, m, top, n):
     frobenius = sqrt(dot(w, m, m, n * n))
     # the smaller of the two, and 2^-9 more than the rounding of either sum can hide
     bound = sub(add(rowmax, frobenius), maximum(rowmax, frobenius))
-    bound = mul(bound, splat(w.dtype.type(1.001953125)))
+    bound = mul(bound, splat(w, 1.001953125))
     store(w, top, bound)
-    inverse = div(splat(w.dtype.type(1.0)), bound)
+    inverse = div(splat(w, 1.0), bound)
     for k in range(n * n):
         store(w, m + k * lanes, mul(load(w, m + k * lanes), inverse))
 
 
 @_helper
-def _inverse_trace(w, m, low, inv, out, n):
+def _inverse_trace(w, m, low, inv, out, n, lanes):
     """trace(M^-1) = ||L^-1||_F^2 by Cholesky, per lane; NaN or inf where a pivot is not positive.
 
     1/trace is a lower bound of the smallest eigenvalue, at most a factor n too small.
     """
     compact()
-    lanes = BYTES // w.itemsize
-    zero = splat(w.dtype.type(0.0))
-    one = splat(w.dtype.type(1.0))
+    zero = splat(w, 0.0)
+    one = splat(w, 1.0)
     for j in range(n):
         # the reciprocal stands on the diagonal: it is what both solves need
         pivot = one
@@ -257,7 +235,7 @@ def _unpack(w, x, top, scale, out, base, n, lanes, inverse):
         factor = math.sqrt(np.float64(get(w, top + lane))) * np.float64(get(w, scale + lane))
         put(w, top + lane, 1.0 / factor if inverse else factor)
     factor = load(w, top)
-    zero = splat(w.dtype.type(0.0))
+    zero = splat(w, 0.0)
     for i in range(half):
         for j in range(i + 1):
             # adding zero turns -0 into +0, whatever step the lane's neighbours stopped at
@@ -287,12 +265,10 @@ def _groups(a, out, report, table, inverse, tol, lanes, start, stop):
     """
     compact()
     n = a.shape[2]
-    unit = 64 // a.itemsize
     size = n * n * lanes
-    w = np.empty(4 * size + (6 + table.shape[1]) * lanes + unit, out.dtype)
-    # vectors that straddle a cache line cost two loads
-    m = unit - (address(w) // a.itemsize & (unit - 1))
-    x, t, q = m + size, m + 2 * size, m + 3 * size
+    block = allocate(out, 4 * size + (6 + table.shape[1]) * lanes + 16)
+    w = aligned(block)
+    m, x, t, q = 0, size, 2 * size, 3 * size
     top = m + 4 * size
     bound = top + 3 * lanes
     scale = bound + lanes
@@ -301,8 +277,8 @@ def _groups(a, out, report, table, inverse, tol, lanes, start, stop):
     for group in range(start, stop):
         base = group * lanes
         _pack(a, w, m, top, scale, report, base, n, lanes, tol)
-        _normalise(w, m, top, n)
-        _inverse_trace(w, m, x, q, bound, n)
+        _normalise(w, m, top, n, lanes)
+        _inverse_trace(w, m, x, q, bound, n, lanes)
         steps = _schedule(w, m, coef, bound, top, scale, table, report, base, n, lanes)
         for step in range(steps):
             right = t
@@ -317,13 +293,14 @@ def _groups(a, out, report, table, inverse, tol, lanes, start, stop):
                 into = t if k == 0 else (m if k == 3 else q)
                 left = q if k == 3 else (x if k == 1 and step > 0 else m)
                 other = m if k == 0 else right
-                _product(w, into, left, other, n, coef + 3 * step * lanes if k == 0 else -1)
+                product(w, into, left, other, n, coef + 3 * step * lanes if k == 0 else -1)
                 if k == 1:
                     x, q = q, x
         _unpack(w, x, top, scale, out, base, n, lanes, inverse)
         for item in range(base, base + lanes):
             if item < report.shape[0] and get(report, 4 * item) != OK:
                 bad += 1
+    release(block)
     return bad
 
 
