@@ -299,7 +299,8 @@ class _Pass:
             if line["measured"] is not None:
                 line["met"] = line["measured"] <= problem.error_bound
             lines.append(line)
-        return lines
+        # rounded already here, so that the file and the screen say the same
+        return [dict(_rounded(line)) for line in lines]
 
     def _line(self, room: str, problem: str, target: str) -> dict[str, Any]:
         return {
@@ -323,6 +324,7 @@ class _Pass:
                 line["measured"], line["met"] = row.target.judge(min(found["seconds"]), 0.0)
                 line["by_medians"] = statistics.median(found["seconds"])
                 line["note"] = cache_note(row, found["cached"])
+            line = dict(_rounded(line))
             self.found["targets"].append(line)
             print(report.problem_text(row.name, [], [line]), flush=True)
 
