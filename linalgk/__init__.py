@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from linalgk import errors, testing, typing
     from linalgk._config import config_context, show_config
     from linalgk._dispatch import explain, functions, ops
-    from linalgk.matfun import invsqrtm, minimax_schedule, sqrtm
+    from linalgk.matfun import inv_root, invsqrtm, logm, minimax_schedule, powm, signm, sqrtm
 
 # Where each public name lives; it is imported on first use, so that `import linalgk` costs
 # little more than NumPy.
@@ -18,10 +18,14 @@ _HOME = {
     "errors": None,
     "explain": "linalgk._dispatch",
     "functions": "linalgk._dispatch",
+    "inv_root": "linalgk.matfun",
     "invsqrtm": "linalgk.matfun",
+    "logm": "linalgk.matfun",
     "minimax_schedule": "linalgk.matfun",
     "ops": "linalgk._dispatch",
+    "powm": "linalgk.matfun",
     "show_config": "linalgk._config",
+    "signm": "linalgk.matfun",
     "sqrtm": "linalgk.matfun",
     "testing": None,
     "typing": None,
@@ -32,10 +36,14 @@ __all__ = [
     "errors",
     "explain",
     "functions",
+    "inv_root",
     "invsqrtm",
+    "logm",
     "minimax_schedule",
     "ops",
+    "powm",
     "show_config",
+    "signm",
     "sqrtm",
     "testing",
     "typing",

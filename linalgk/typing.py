@@ -2,7 +2,10 @@
 
 from typing import Any, Literal, TypeAlias, TypeVar
 
-__all__ = ["Array", "ArrayT", "AssumeA", "Backend", "OnFail", "RootMethod"]
+__all__ = [
+    "Array", "ArrayT", "AssumeA", "Backend", "LogMethod", "OnFail", "PowerMethod", "RootMethod",
+    "SignMethod",
+]  # fmt: skip
 
 # Any array of the array API: there is no common base class to name.
 Array: TypeAlias = Any
@@ -10,4 +13,9 @@ ArrayT = TypeVar("ArrayT")
 AssumeA: TypeAlias = Literal["gen", "her", "pos"]
 Backend: TypeAlias = Literal["auto", "kernel", "reference"]
 OnFail: TypeAlias = Literal["raise", "warn", "nan"]
-RootMethod: TypeAlias = Literal["auto", "eigh", "newton_schulz", "minimax", "closed_form", "schur"]
+RootMethod: TypeAlias = Literal[
+    "auto", "eigh", "newton_schulz", "minimax", "closed_form", "schur", "db", "pade", "taylor"
+]
+PowerMethod: TypeAlias = Literal["auto", "eigh", "minimax", "schur", "products"]
+SignMethod: TypeAlias = Literal["auto", "eigh", "minimax", "newton_schulz", "newton", "pade"]
+LogMethod: TypeAlias = Literal["auto", "eigh", "schur"]

@@ -63,17 +63,46 @@ class Evd:
         return self._info.value
 
 
-def herk(b, c):
-    """Upper row-major triangle of ``c = b^T conj(b)`` for row-major b of shape (k, n)."""
+def herk(b, c, alpha):
+    """Upper row-major triangle of ``c = alpha b^T conj(b)`` for row-major b of shape (k, n)."""
     letter = _LETTER[b.dtype.name]
     k, n = b.shape
     real = np.empty(0, b.dtype).real.dtype
-    one, zero = np.ones(1, real), np.zeros(1, real)
+    factor, zero = np.full(1, alpha, real), np.zeros(1, real)
     size_n, size_k = ctypes.c_int(n), ctypes.c_int(k)
     name = f"{letter}herk" if b.dtype.kind == "c" else f"{letter}syrk"
     # Fortran sees b^T (n x k) and c^T: its lower triangle is the upper one of row-major c
     _routine("blas", name, 10)(
         ctypes.byref(ctypes.c_char(b"L")), ctypes.byref(ctypes.c_char(b"N")),
-        ctypes.byref(size_n), ctypes.byref(size_k), one.ctypes.data, b.ctypes.data,
+        ctypes.byref(size_n), ctypes.byref(size_k), factor.ctypes.data, b.ctypes.data,
         ctypes.byref(size_n), zero.ctypes.data, c.ctypes.data, ctypes.byref(size_n),
     )  # fmt: skip
+
+
+class Inverse:
+    """Inverses of matrices of one order by LU with partial pivoting, workspace kept."""
+
+    def __init__(self, n, dtype):
+        letter = _LETTER[dtype.name]
+        self._factor = _routine("lapack", f"{letter}getrf", 6)
+        self._invert = _routine("lapack", f"{letter}getri", 7)
+        self._n, self._info = ctypes.c_int(n), ctypes.c_int(0)
+        # 64 is more than any block length of getri
+        self._work, self._lwork = np.empty(64 * n, dtype), ctypes.c_int(64 * n)
+        self._pivots = np.empty(n, np.int32)
+
+    def __call__(self, a):
+        """Overwrite row-major ``a`` by its inverse; log |det a|, infinite where it is singular."""
+        ref = ctypes.byref
+        n, info = ref(self._n), ref(self._info)
+        pivots = self._pivots.ctypes.data
+        # LAPACK sees the transpose, whose inverse is the transpose of the inverse
+        self._factor(n, n, a.ctypes.data, n, pivots, info)
+        diagonal = np.abs(np.einsum("ii->i", a)).astype(np.float64)
+        if self._info.value:
+            a[...] = np.nan
+            return -np.inf
+        self._invert(
+            n, a.ctypes.data, n, pivots, self._work.ctypes.data, ref(self._lwork), info
+        )  # fmt: skip
+        return np.log(diagonal).sum()

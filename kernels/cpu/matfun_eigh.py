@@ -27,8 +27,8 @@ def eigh(a, threads):
     return w, np.conj(vectors) if a.dtype.kind == "c" else vectors
 
 
-def gram(b, threads):
-    """``B B^H`` of each member, exactly Hermitian."""
+def gram(b, scale, threads):
+    """``scale B B^H`` of each member, exactly Hermitian."""
     batch, n, _ = b.shape
     out = np.empty((batch, n, n), b.dtype)
     # row-major storage transposes what Fortran sees, which conjugates the Hermitian product
@@ -38,7 +38,7 @@ def gram(b, threads):
 
     def work(start, stop):
         for item in range(start, stop):
-            herk(columns[item], out[item])
+            herk(columns[item], out[item], scale[item])
         _mirror(out, start, stop)
 
     run(work, batch, threads)

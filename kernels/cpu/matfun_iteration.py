@@ -8,7 +8,7 @@ from ._threads import run
 _CHUNK_BYTES = 256 * 1024
 
 
-def root_iteration(m, x, coeffs, threads):
+def root_iteration(m, x, coeffs, num, den, threads):
     """See the reference in ``linalgk/matfun/_ops.py``; products go to BLAS with ``out=``."""
     batch, n, _ = m.shape
     steps = coeffs.shape[1]
@@ -28,12 +28,18 @@ def root_iteration(m, x, coeffs, threads):
                 np.multiply(mm, b, out=u)
                 t += u
                 t[:, diagonal, diagonal] += a[:, :, 0]
-                np.matmul(xx, t, out=u)
-                _symmetrise(u, xx)
-                if k < steps - 1:
-                    np.matmul(t, t, out=u)
-                    np.matmul(mm, u, out=t)
-                    _symmetrise(t, mm)
+                for _ in range(num):
+                    np.matmul(xx, t, out=u)
+                    _symmetrise(u, xx)
+                rest = den if k < steps - 1 else 0
+                while rest:
+                    if rest & 1:
+                        np.matmul(mm, t, out=u)
+                        _symmetrise(u, mm)
+                    rest >>= 1
+                    if rest:
+                        np.matmul(t, t, out=u)
+                        t, u = u, t
             result[lo:hi] = xx
 
     run(work, -(-batch // chunk), threads)

@@ -1,11 +1,12 @@
 """Roots of many small Hermitian matrices: one matrix per vector lane, the whole iteration fused.
 
 Layout (n, n, lanes): element (i, j) of as many matrices as a register has lanes. With M = A/s,
-X = M or I, a step is T = a I + b M + c M^2, X <- X T, M <- M T T. Every factor is a polynomial
-of M, so products are symmetric up to rounding and only the upper tiles are computed: n^3
-instead of 2 n^3 operations each. That is safe because X is never fed back; in the coupled form
-(P = Z Y) the same shortcut multiplies rounding errors by kappa (docs/design).
-Floor: 4 n^3 flops per matrix and step on every FMA port; four matrices in cache.
+X = M or I, a step is T = a I + b M + c M^2, X <- X T^q, M <- M T^p: M tends to I and X to
+X_0 M_0^(-q/p). Every factor is a polynomial of M, so products are symmetric up to rounding and
+only the upper tiles are computed: n^3 instead of 2 n^3 operations each. That is safe because X is
+never fed back; in the coupled form (P = Z Y) the same shortcut multiplies rounding errors by kappa
+(docs/design). Floor: (2 + q + log2 p) n^3 flops per matrix and step on every FMA port; four
+matrices in cache.
 """
 
 import math
@@ -46,8 +47,8 @@ OK, NONFINITE, ASYMMETRIC, HARD = 0, 1, 2, 3
 
 
 @_helper
-def _pack(a, w, m, top, scale, report, base, n, lanes, tol):
-    """Check, scale by a power of four and symmetrise, all lanes at once.
+def _pack(a, w, m, top, scale, report, base, n, lanes, tol, den):
+    """Check, scale by a power of 2^den and symmetrise, all lanes at once.
 
     A complex matrix X + iY travels as the real symmetric [[X, -Y], [Y, X]].
     """
@@ -60,6 +61,7 @@ def _pack(a, w, m, top, scale, report, base, n, lanes, tol):
     zero = splat(w, 0.0)
     largest = zero
     defect = zero
+    spread = zero
     poison = zero
     for p in range(planes):
         for i in range(half):
@@ -70,12 +72,15 @@ def _pack(a, w, m, top, scale, report, base, n, lanes, tol):
                 set_entry(w, m, p * half + j, i, n, upper)
                 # NaN and infinity times zero are NaN, which no later sum removes
                 poison = fma(lower, zero, fma(upper, zero, poison))
-                largest = maximum(maximum(fabs(lower), fabs(upper)), largest)
+                larger = maximum(fabs(lower), fabs(upper))
+                largest = maximum(larger, largest)
+                if i != j:
+                    spread = maximum(larger, spread)
                 gap = add(lower, upper) if p else sub(lower, upper)
                 defect = maximum(fabs(gap), defect)
     store(w, top, largest)
     store(w, top + lanes, defect)
-    store(w, top + 2 * lanes, poison)
+    store(w, top + 2 * lanes, fma(poison, zero, spread))
     for lane in range(lanes):
         if lane >= count:
             # lanes without a matrix of their own repeat the last one
@@ -84,23 +89,24 @@ def _pack(a, w, m, top, scale, report, base, n, lanes, tol):
             continue
         size = np.float64(get(w, top + lane))
         status = OK
-        if get(w, top + 2 * lanes + lane) != 0.0:
+        others = np.float64(get(w, top + 2 * lanes + lane))
+        if others != others:
             status = NONFINITE
         elif get(w, top + lanes + lane) > tol * size:
             status = ASYMMETRIC
-        elif size == 0.0:
+        elif others == 0.0:
+            # diagonal matrices are exact elsewhere
             status = HARD
         exponent = 0
         if status == OK:
-            exponent = math.frexp(size)[1]
-            exponent += exponent & 1
+            exponent = -(-math.frexp(size)[1] // den) * den
         for k in range(4):
             put(report, 4 * (base + lane) + k, 0.0 if k else status)
         # in two factors, because one alone may leave the range of the dtype
         first = -exponent // 2
         put(w, top + lane, math.ldexp(1.0, first))
         put(w, top + lanes + lane, 0.5 * math.ldexp(1.0, -exponent - first))
-        put(w, scale + lane, math.ldexp(1.0, exponent // 2))
+        put(w, scale + lane, exponent)
     first = load(w, top)
     second = load(w, top + lanes)
     for p in range(planes):
@@ -195,8 +201,7 @@ def _schedule(w, m, coef, bound, top, scale, table, report, base, n, lanes):
             if trace * eps < 0.1:
                 row = math.frexp(safe)[1] if safe > 1.0 else 0
             if row < table.shape[0]:
-                norm = np.float64(get(w, scale + lane))
-                norm = norm * norm * np.float64(get(w, top + lane))
+                norm = math.ldexp(np.float64(get(w, top + lane)), int(get(w, scale + lane)))
                 put(report, 4 * item + 1, get(table, row * width))
                 put(report, 4 * item + 2, norm / safe)
                 put(report, 4 * item + 3, norm)
@@ -204,7 +209,7 @@ def _schedule(w, m, coef, bound, top, scale, table, report, base, n, lanes):
                 put(report, 4 * item, HARD)
         if get(report, 4 * item) != OK:
             row = 0
-            put(w, scale + lane, np.nan)
+            put(w, top + lane, np.nan)
             for k in range(n * n):
                 put(w, m + k * lanes + lane, 0.0)
             for k in range(n):
@@ -220,7 +225,7 @@ def _schedule(w, m, coef, bound, top, scale, table, report, base, n, lanes):
 
 
 @_helper
-def _unpack(w, x, top, scale, out, base, n, lanes, inverse):
+def _unpack(w, x, top, scale, out, base, n, lanes, whole, num, den):
     """Write the finished lanes back at their own scale, NaN where the scale is."""
     compact()
     half = out.shape[1]
@@ -232,8 +237,11 @@ def _unpack(w, x, top, scale, out, base, n, lanes, inverse):
         if lane >= count:
             put(w, top + lane, get(w, top + count - 1))
             continue
-        factor = math.sqrt(np.float64(get(w, top + lane))) * np.float64(get(w, scale + lane))
-        put(w, top + lane, 1.0 / factor if inverse else factor)
+        exponent = int(get(w, scale + lane))
+        factor = np.float64(get(w, top + lane))
+        factor = math.sqrt(factor) if den == 2 * num else factor ** (num / den)
+        factor = np.float64(get(w, top + lane)) / factor if whole else 1.0 / factor
+        put(w, top + lane, math.ldexp(factor, whole * exponent - exponent // den * num))
     factor = load(w, top)
     zero = splat(w, 0.0)
     for i in range(half):
@@ -250,7 +258,7 @@ def _unpack(w, x, top, scale, out, base, n, lanes, inverse):
 
 
 @njit
-def _groups(a, out, report, table, inverse, tol, lanes, start, stop):
+def _groups(a, out, report, table, whole, num, den, tol, lanes, start, stop):
     """Roots of the matrices in lane groups ``start`` to ``stop``; how many are not OK.
 
     a, out : (batch, n, n) real, or (batch, n, 2 n) complex as pairs, C-contiguous.
@@ -258,7 +266,7 @@ def _groups(a, out, report, table, inverse, tol, lanes, start, stop):
     table : (rows, 3 steps + 3): row r is the schedule for eigenvalues in [2^-r, 1]: its number of
         steps, eps, zero, and the coefficients, (1, 0, 0) after the last. Matrices beyond the
         last row are HARD.
-    inverse : whether A^(-1/2) is wanted instead of A^(1/2).
+    whole, num, den : the power of A wanted, ``whole - num/den`` with whole 0 or 1.
     tol : largest asymmetry allowed, relative to the largest entry.
     lanes : matrices in a register; an argument, because LLVM would unroll every loop over a
         constant and spend its time on code that runs once for a group.
@@ -266,6 +274,7 @@ def _groups(a, out, report, table, inverse, tol, lanes, start, stop):
     compact()
     n = a.shape[2]
     size = n * n * lanes
+    # 16 elements are enough to begin at a multiple of 64 bytes
     block = allocate(out, 4 * size + (6 + table.shape[1]) * lanes + 16)
     w = aligned(block)
     m, x, t, q = 0, size, 2 * size, 3 * size
@@ -276,27 +285,31 @@ def _groups(a, out, report, table, inverse, tol, lanes, start, stop):
     bad = 0
     for group in range(start, stop):
         base = group * lanes
-        _pack(a, w, m, top, scale, report, base, n, lanes, tol)
+        _pack(a, w, m, top, scale, report, base, n, lanes, tol, den)
         _normalise(w, m, top, n, lanes)
         _inverse_trace(w, m, x, q, bound, n, lanes)
         steps = _schedule(w, m, coef, bound, top, scale, table, report, base, n, lanes)
         for step in range(steps):
-            right = t
-            # T, then X T (X = M at first), M T, and (M T) T: one call site, so that the
-            # product is compiled into this function once
-            for k in range(2 if step == steps - 1 else 4):
-                if k == 1 and step == 0 and inverse:
-                    # X = I: the product X T is T
-                    x, t = t, x
-                    right = x
-                    continue
-                into = t if k == 0 else (m if k == 3 else q)
-                left = q if k == 3 else (x if k == 1 and step > 0 else m)
-                other = m if k == 0 else right
-                product(w, into, left, other, n, coef + 3 * step * lanes if k == 0 else -1)
-                if k == 1:
-                    x, q = q, x
-        _unpack(w, x, top, scale, out, base, n, lanes, inverse)
+            product(w, t, m, m, n, coef + 3 * step * lanes)
+            for k in range(num):
+                if step + k > 0:
+                    product(w, q, x, t, n, -1)
+                elif whole:
+                    product(w, q, m, t, n, -1)
+                else:
+                    for v in range(n * n):
+                        store(w, q + v * lanes, load(w, t + v * lanes))
+                x, q = q, x
+            rest = den if step < steps - 1 else 0
+            while rest:
+                if rest & 1:
+                    product(w, q, m, t, n, -1)
+                    m, q = q, m
+                rest >>= 1
+                if rest:
+                    product(w, q, t, t, n, -1)
+                    t, q = q, t
+        _unpack(w, x, top, scale, out, base, n, lanes, whole, num, den)
         for item in range(base, base + lanes):
             if item < report.shape[0] and get(report, 4 * item) != OK:
                 bad += 1
@@ -304,7 +317,7 @@ def _groups(a, out, report, table, inverse, tol, lanes, start, stop):
     return bad
 
 
-def small_root(a, inverse, table, tol, threads):
+def small_root(a, whole, num, den, table, tol, threads):
     """Roots of a batch (b, n, n), their report, and the number of members that need another way.
 
     See `_groups` for the arguments and the report; members whose status is not OK hold NaN.
@@ -317,13 +330,10 @@ def small_root(a, inverse, table, tol, threads):
         source, target = a.view(a.real.dtype), out.view(a.real.dtype)
     lanes = BYTES // source.itemsize
     groups = -(-batch // lanes)
+    rest = source, target, report, table, whole, num, den, tol, lanes
     # below about 50 microseconds of work a second thread costs more than it saves
     if batch * n**3 < 20_000:
-        return out, report, _groups(source, target, report, table, inverse, tol, lanes, 0, groups)
-
-    def work(start, stop):
-        return _groups(source, target, report, table, inverse, tol, lanes, start, stop)
-
+        return out, report, _groups(*rest, 0, groups)
     # compiled here, where no other thread waits for it
-    work(0, 0)
-    return out, report, sum(run(work, groups, threads))
+    _groups(*rest, 0, 0)
+    return out, report, sum(run(lambda start, stop: _groups(*rest, start, stop), groups, threads))

@@ -1,16 +1,16 @@
-"""Matrix functions: square roots and inverse square roots, minimax polynomials."""
+"""Matrix functions: roots and inverse roots, powers, sign, logarithm, minimax polynomials."""
 
-import functools
 from typing import Any
 
 import numpy as np
 
 from linalgk._dispatch import Explanation, Function
-from linalgk.matfun import _ops, _roots
+from linalgk.matfun import _apply, _ops, _powers, _roots
 from linalgk.matfun._minimax import minimax_schedule
-from linalgk.matfun._roots import invsqrtm, sqrtm
+from linalgk.matfun._powers import logm, powm, signm
+from linalgk.matfun._roots import inv_root, invsqrtm, sqrtm
 
-__all__ = ["invsqrtm", "minimax_schedule", "sqrtm"]
+__all__ = ["inv_root", "invsqrtm", "logm", "minimax_schedule", "powm", "signm", "sqrtm"]
 
 
 Sample = tuple[tuple[Any, ...], dict[str, Any]]
@@ -35,28 +35,72 @@ def _explain_schedule(lower: float, **options: Any) -> Explanation:
     return Explanation("minimax_schedule", "remez", reason, {}, 200.0 * steps, 24.0 * steps)
 
 
+def _sample_general(size: str, *, xp: Any = np, rng: Any = None) -> Sample:
+    """Matrices without symmetry, eigenvalues on both sides of the imaginary axis."""
+    batch, n = {"small": ((), 4), "medium": ((16,), 16), "large": ((), 512)}[size]
+    x = np.random.default_rng(rng).standard_normal((*batch, n, n))
+    return (xp.asarray(x),), {}
+
+
+def _sample_with(value: Any) -> Any:
+    def sample(size: str, *, xp: Any = np, rng: Any = None) -> Sample:
+        (a,), options = _sample_spd(size, xp=xp, rng=rng)
+        return (a, value), options
+
+    return sample
+
+
 _ARRAYS = ("numpy", "torch (CPU)", "jax", "array_api")
+
+
+def _record(
+    function: Any, methods: tuple[str, ...], explain: Any, sample: Any = _sample_spd
+) -> Function:
+    return Function(
+        name=function.__name__,
+        function=function,
+        room="matfun",
+        methods=tuple(m for m in methods if m != "auto"),
+        ops=_ops.OPS,
+        accepts=_ARRAYS,
+        gradient=False,
+        jit=False,
+        rng=False,
+        status="provisional",
+        since="0.1",
+        sample=sample,
+        explain=explain,
+    )
+
+
+def _explained(function: Any, scalar: Any, methods: tuple[str, ...]) -> Any:
+    def explain(a: Any, /, **options: Any) -> Explanation:
+        return _apply.explain(function.__name__, scalar, methods, a, options)
+
+    return explain
+
+
+def _explain_inv_root(a: Any, p: Any, /, **options: Any) -> Explanation:
+    return _apply.explain("inv_root", _roots.inverse_root(p), _roots.METHODS, a, options)
+
+
+def _explain_powm(a: Any, t: Any, /, **options: Any) -> Explanation:
+    return _apply.explain("powm", _powers.power(t), _powers.POWER_METHODS, a, options)
+
 
 RECORDS = (
     *_ops.OPS,
     *(
-        Function(
-            name=function.__name__,
-            function=function,
-            room="matfun",
-            methods=("eigh", "minimax", "newton_schulz", "closed_form", "schur"),
-            ops=_ops.OPS,
-            accepts=_ARRAYS,
-            gradient=False,
-            jit=False,
-            rng=False,
-            status="provisional",
-            since="0.1",
-            sample=_sample_spd,
-            explain=functools.partial(_roots.explain_root, inverse),
+        _record(function, methods, _explained(function, scalar, methods), sample)
+        for function, scalar, methods, sample in (
+            (sqrtm, _roots.SQUARE_ROOT, _roots.METHODS, _sample_spd),
+            (invsqrtm, _roots.INVERSE_SQUARE_ROOT, _roots.METHODS, _sample_spd),
+            (signm, _powers.SIGN, _powers.SIGN_METHODS, _sample_general),
+            (logm, _powers.LOG, _powers.LOG_METHODS, _sample_spd),
         )
-        for function, inverse in ((sqrtm, False), (invsqrtm, True))
     ),
+    _record(inv_root, _roots.METHODS, _explain_inv_root, _sample_with(4)),
+    _record(powm, _powers.POWER_METHODS, _explain_powm, _sample_with(0.7)),
     Function(
         name="minimax_schedule",
         function=minimax_schedule,

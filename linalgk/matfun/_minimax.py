@@ -1,4 +1,4 @@
-"""Composite minimax polynomials for the sign function: the schedules of every matmul-only root."""
+"""Composite minimax polynomials for inverse roots: the schedules of every matmul-only root."""
 
 import functools
 import math
@@ -20,6 +20,7 @@ def minimax_schedule(
     steps: int | None = None,
     degree: int = 5,
     safety: float = 1.0,
+    root: int = 2,
     xp: Any = None,
     device: Any = None,
     dtype: Any = None,
@@ -28,7 +29,9 @@ def minimax_schedule(
 
     Step k applies ``p_k(x) = a_k x + b_k x^3 + c_k x^5``, the best uniform approximation of 1
     on the interval that the steps before it have reached (its own Remez exchange). Composing
-    greedily is optimal among all compositions of polynomials of this degree [1]_.
+    greedily is optimal among all compositions of polynomials of this degree [1]_. With another
+    ``root`` p the powers are 1, p + 1 and 2 p + 1, which serves p-th roots as the odd polynomials
+    serve square roots.
 
     Parameters
     ----------
@@ -40,11 +43,13 @@ def minimax_schedule(
     steps : int, optional
         Exact number of steps instead.
     degree : {5, 3}
-        Degree of each polynomial; for 3 the last coefficient is zero.
+        Degree of each polynomial for ``root`` 2; for 3 the last coefficient is zero.
     safety : float
         While the interval is wide (lower end below 1/2), polynomials are applied to
         ``x / safety``, so that an argument up to ``safety`` times too large, by rounding in
         half precision, still does not grow.
+    root : int
+        The p above; `lower` is that of the p-th roots of the eigenvalues.
     xp, device, dtype : optional
         Namespace, device and dtype of the result; default NumPy float64.
 
@@ -94,7 +99,8 @@ def minimax_schedule(
     if degree not in (3, 5):
         msg = f"degree: must be 3 or 5, got {degree!r}"
         raise ValueError(msg)
-    table = schedule(lower, tol, steps, degree, safety)
+    root = _validate.integer("root", root, 1)
+    table = schedule(lower, tol, steps, degree, safety, root)
     if xp is None and dtype is None:
         return table
     return _xp.from_numpy(table, xp, device=device, dtype=dtype)
@@ -107,21 +113,22 @@ def schedule(
     steps: int | None = None,
     degree: int = 5,
     safety: float = 1.0,
+    root: int = 2,
 ) -> NDArray[np.float64]:
     """`minimax_schedule` for arguments known to be in range."""
-    fit = _quintic if degree == 5 else _cubic
+    fit = _three_terms if degree == 5 else _two_terms
     target = 2.0**-53 if tol is None else tol
     low, high = lower, 1.0
     rows: list[tuple[float, float, float]] = []
     while len(rows) < 200 if steps is None else len(rows) < steps:
         if steps is None and max(1 - low, high - 1) <= target:
             break
-        a, b, c, error = fit(low, high)
+        a, b, c, error = fit(low, high, root)
         if safety == 1.0 or low >= 0.5:
             low = 1 - error
         else:
-            a, b, c = a / safety, b / safety**3, c / safety**5
-            low = min(1 - error, low * (a + low * low * (b + low * low * c)))
+            a, b, c = a / safety, b / safety ** (root + 1), c / safety ** (2 * root + 1)
+            low = min(1 - error, low * (a + low**root * (b + low**root * c)))
         high = 1 + error
         rows.append((a, b, c))
     table = np.array(rows, dtype=np.float64).reshape(len(rows), 3)
@@ -130,37 +137,43 @@ def schedule(
 
 
 def schedule_table(
-    dtype: str, tol: float | None = None, steps: int | None = None, rows: int = 64
+    dtype: str, tol: float | None = None, steps: int | None = None, rows: int = 64, root: int = 2
 ) -> NDArray[np.float64]:
     """Minimax schedules for eigenvalues in [2^-r, 1]: row r is steps, then coefficients.
 
-    A row is its number of steps, eps of the dtype, zero, and three coefficients a step, those of
-    the identity (1, 0, 0) after its last. A kernel picks the row of each matrix by its own
-    eigenvalue bound.
+    A row is its number of steps (at least one), eps of the dtype, zero, and three coefficients a
+    step, those of the identity (1, 0, 0) after its last. A kernel picks the row of each matrix by
+    its own eigenvalue bound.
     """
-    roundoff, lowers = _rows(dtype, rows)
+    roundoff, lowers = _rows(dtype, rows, root)
     target = None if steps is not None else max(roundoff, tol or 0.0)
-    return _stack([schedule(lower, target, steps) for lower in lowers], roundoff)
+    found = [schedule(lower, target, steps, root=root) for lower in lowers]
+    least = [schedule(lower, steps=1, root=root) for lower in lowers]
+    return _stack([f if len(f) else one for f, one in zip(found, least, strict=True)], roundoff)
 
 
 def newton_table(
-    dtype: str, tol: float | None = None, steps: int | None = None, rows: int = 64
+    dtype: str, tol: float | None = None, steps: int | None = None, rows: int = 64, root: int = 2
 ) -> NDArray[np.float64]:
-    """As `schedule_table` for Newton-Schulz: ``(3 x - x^3) / 2`` as often as the bound needs."""
-    roundoff, lowers = _rows(dtype, rows)
+    """As `schedule_table` for Newton: ``((p + 1) x - x^(p+1)) / p`` as often as the bound needs.
+
+    For ``root`` p = 2 it is the Newton-Schulz iteration, for others the coupled inverse Newton
+    iteration (Guo and Higham, 2006).
+    """
+    roundoff, lowers = _rows(dtype, rows, root)
     target = max(roundoff, tol or 0.0)
     table = []
     for lower in lowers:
         count, x = 0, lower
-        while count < (steps or 200) and (steps is not None or 1 - x > target):
-            count, x = count + 1, x * (1.5 - 0.5 * x * x)
-        table.append(np.tile([1.5, -0.5, 0.0], (count, 1)))
+        while count < (steps or 1000) and (steps is not None or count == 0 or 1 - x > target):
+            count, x = count + 1, x * (1 + (1 - x**root) / root)
+        table.append(np.tile([1 + 1 / root, -1 / root, 0.0], (count, 1)))
     return _stack(table, roundoff)
 
 
-def _rows(dtype: str, rows: int) -> tuple[float, list[float]]:
+def _rows(dtype: str, rows: int, root: int) -> tuple[float, list[float]]:
     roundoff, most = (2.0**-24, 32) if dtype == "float32" else (2.0**-53, 64)
-    return roundoff, [min(2.0 ** (-r / 2), 0.999) for r in range(min(rows, most))]
+    return roundoff, [min(2.0 ** (-r / root), 0.999) for r in range(min(rows, most))]
 
 
 def _stack(coeffs: list[NDArray[np.float64]], roundoff: float) -> NDArray[np.float64]:
@@ -174,34 +187,43 @@ def _stack(coeffs: list[NDArray[np.float64]], roundoff: float) -> NDArray[np.flo
     return flat
 
 
-def _quintic(low: float, high: float) -> tuple[float, float, float, float]:
-    """Best odd quintic for 1 on [low, high] and its error, by Remez exchange.
+def _three_terms(low: float, high: float, root: int) -> tuple[float, float, float, float]:
+    """Best ``a x + b x^(p+1) + c x^(2p+1)`` for 1 on [low, high] and its error, by Remez exchange.
 
-    The error ``1 - (a x + b x^3 + c x^5)`` peaks at both ends and at the zeros of the
-    derivative, which are known in closed form once the coefficients are.
+    The error peaks at both ends and at the zeros of the derivative, a quadratic in x^p, which are
+    known in closed form once the coefficients are.
     """
+    p = root
     mid, width = 0.5 * (high + low), (high - low) / (high + low)
     if width < _PADE_WIDTH:
-        # (15 x - 10 x^3 + 3 x^5) / 8 about the middle: the error is 5/2 width^3
-        return 15 / 8 / mid, -10 / 8 / mid**3, 3 / 8 / mid**5, 2.5 * width**3
+        # x (1 + e/p + (p+1)/(2p^2) e^2) with e = 1 - x^p about the middle
+        c = (p + 1) / (2 * p * p)
+        error = (p + 1) * (2 * p + 1) / 6 * width**3
+        return (1 + 1 / p + c) / mid, (-1 / p - 2 * c) / mid ** (p + 1), c / mid ** (2 * p + 1), error
     q, r = low + 0.25 * (high - low), low + 0.75 * (high - low)
     previous = math.inf
     while True:
         x = np.array([low, q, r, high])
-        system = np.stack([x, x**3, x**5, np.array([1.0, -1.0, 1.0, -1.0])], axis=1)
+        signs = np.array([1.0, -1.0, 1.0, -1.0])
+        system = np.stack([x, x ** (p + 1), x ** (2 * p + 1), signs], axis=1)
         a, b, c, error = np.linalg.solve(system, np.ones(4)).tolist()
-        root = math.sqrt(max(9 * b * b - 20 * a * c, 0.0))
-        q = math.sqrt((-3 * b - root) / (10 * c))
-        r = math.sqrt((-3 * b + root) / (10 * c))
+        slope, curve = (p + 1) * b, (2 * p + 1) * c
+        gap = math.sqrt(max(slope * slope - 4 * a * curve, 0.0))
+        q = ((-slope - gap) / (2 * curve)) ** (1 / p)
+        r = ((-slope + gap) / (2 * curve)) ** (1 / p)
         # the levelled error grows monotonically to its limit; rounding ends the growth
         if abs(error) <= previous * (1 + 1e-12) and previous != math.inf:
             return a, b, c, abs(error)
         previous = abs(error)
 
 
-def _cubic(low: float, high: float) -> tuple[float, float, float, float]:
-    """Best odd cubic for 1 on [low, high] and its error, in closed form."""
-    alpha = math.sqrt(3 / (high**2 + low * high + low**2))
-    beta = 4 / (2 + low * high * (low + high) * alpha**3)
-    a, b = 1.5 * alpha * beta, -0.5 * alpha**3 * beta
-    return a, b, 0.0, abs(1 - low * (a + b * low * low))
+def _two_terms(low: float, high: float, root: int) -> tuple[float, float, float, float]:
+    """Best ``a x + b x^(p+1)`` for 1 on [low, high] and its error, in closed form.
+
+    Both ends have the same value, so that ``a = -b s``; between them lies the peak.
+    """
+    p = root
+    s = sum(high ** (p - k) * low**k for k in range(p + 1))
+    peak = (s / (p + 1)) ** (1 / p)
+    b = -2 / (peak * (s - peak**p) + low * (s - low**p))
+    return -b * s, b, 0.0, abs(1 + b * low * (s - low**p))

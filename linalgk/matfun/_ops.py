@@ -30,15 +30,21 @@ def eye_like(a: Any) -> Any:
     return xp.eye(a.shape[-1], dtype=a.dtype, device=device)
 
 
-def hermitian_scan(a: Any, threads: int = 1) -> tuple[Any, Any]:
-    """Largest entry and largest ``|a_ij - conj(a_ji)|`` of each member; NaN if not finite."""
+def hermitian_scan(a: Any, threads: int = 1) -> tuple[Any, Any, Any]:
+    """Largest entry, largest ``|a_ij - conj(a_ji)|`` and largest off-diagonal entry of each member.
+
+    The first two are NaN where the member is not finite.
+    """
     xp = _xp.namespace(a)
-    largest = xp.max(xp.abs(a), axis=(-2, -1))
+    size = xp.abs(a)
+    largest = xp.max(size, axis=(-2, -1))
     defect = xp.max(xp.abs(a - adjoint(a)), axis=(-2, -1))
     nan = 0 * largest * (0 * defect)
     finite = xp.isfinite(largest) & xp.isfinite(defect)
     largest = xp.where(finite, largest, nan + float("nan"))
-    return largest, xp.where(finite, defect, nan + float("nan"))
+    off = xp.where(xp.astype(xp.real(eye_like(a)), xp.bool), xp.zeros_like(size), size)
+    spread = xp.max(off, axis=(-2, -1))
+    return largest, xp.where(finite, defect, nan + float("nan")), spread
 
 
 def eigh(a: Any, threads: int = 1) -> tuple[Any, Any]:
@@ -47,48 +53,61 @@ def eigh(a: Any, threads: int = 1) -> tuple[Any, Any]:
     return w, v
 
 
-def gram(b: Any, threads: int = 1) -> Any:
-    """``B B^H`` of each member, exactly Hermitian."""
+def gram(b: Any, scale: Any, threads: int = 1) -> Any:
+    """``scale B B^H`` of each member, exactly Hermitian; scale has shape (b,)."""
     product = b @ adjoint(b)
-    return 0.5 * (product + adjoint(product))
+    product = 0.5 * (product + adjoint(product))
+    return product * _xp.namespace(b).astype(scale, b.dtype)[:, None, None]
 
 
-def root_iteration(m: Any, x: Any, coeffs: Any, threads: int = 1) -> Any:
-    """``X <- X T, M <- M T^2`` with ``T = a I + b M + c M^2``, coefficients (b, steps, 3).
+def inverse(a: Any, threads: int = 1) -> tuple[Any, Any]:
+    """Inverse (b, n, n) and ``log |det|`` (b,); NaN or infinity where a member is singular."""
+    xp = _xp.namespace(a)
+    return xp.linalg.inv(a), xp.linalg.slogdet(a)[1]
 
-    M tends to the identity and X to ``X_0 M_0^{-1/2}``; M must have eigenvalues in (0, 1] and
+
+def root_iteration(m: Any, x: Any, coeffs: Any, num: int, den: int, threads: int = 1) -> Any:
+    """``X <- X T^num, M <- M T^den`` with ``T = a I + b M + c M^2``, coefficients (b, steps, 3).
+
+    M tends to the identity and X to ``X_0 M_0^{-num/den}``; M must have eigenvalues in (0, 1] and
     X_0 be a polynomial of M_0.
     """
     identity = eye_like(m)
     for k in range(coeffs.shape[1]):
         a, b, c = (coeffs[:, k, i][:, None, None] for i in range(3))
         t = a * identity + b * m + c * (m @ m)
-        x = x @ t
-        x = 0.5 * (x + adjoint(x))
-        m = m @ (t @ t)
-        m = 0.5 * (m + adjoint(m))
+        for _ in range(num):
+            x = x @ t
+            x = 0.5 * (x + adjoint(x))
+        rest = den
+        while rest:
+            if rest & 1:
+                m = m @ t
+                m = 0.5 * (m + adjoint(m))
+            rest >>= 1
+            t = t @ t if rest else t
     return x
 
 
 def small_root(
-    a: Any, inverse: bool, table: Any, tol: float, threads: int = 1
+    a: Any, whole: int, num: int, den: int, table: Any, tol: float, threads: int = 1
 ) -> tuple[Any, Any, int]:
-    """``A^{1/2}`` or ``A^{-1/2}`` of each member by the minimax schedule of its own bounds.
+    """``A^(whole - num/den)`` of each member, whole 0 or 1, by the schedule of its own bounds.
 
     ``table[r]`` is the schedule for eigenvalues in [2^-r, 1] of the largest (`schedule_table`).
     Returns the roots, a report (b, 4) of status, steps, lower and upper eigenvalue bound, and
     the number of members whose status is not OK; those hold NaN: not finite, asymmetric beyond
-    ``tol``, or nearer to singular than the table reaches. The kernel takes its lower bound from a
+    ``tol``, diagonal, or nearer to singular than the table reaches. The kernel takes its lower bound from a
     Cholesky factor, this definition from the eigenvalues.
     """
     xp = _xp.namespace(a)
     real = _xp.dtype_of(xp, _xp.REAL[_xp.dtype_name(a)])
-    largest, defect = HERMITIAN_SCAN(a, threads)
+    largest, defect, spread = HERMITIAN_SCAN(a, threads)
     finite = xp.isfinite(largest)
     symmetric = defect <= tol * largest
-    fit = finite & symmetric & (largest > 0)
-    scale = xp.where(fit, largest, xp.ones_like(largest))
-    h = _where(fit, a, eye_like(a)) / xp.astype(scale, a.dtype)[:, None, None]
+    fit = finite & symmetric & (spread > 0)
+    exponent = xp.ceil(xp.log2(xp.where(fit, largest, xp.ones_like(largest))) / den)
+    h = scaled(_where(fit, a, eye_like(a)), -den * exponent)
     h = 0.5 * (h + adjoint(h))
     w = xp.linalg.eigvalsh(h)
     low, high = w[:, 0], w[:, -1]
@@ -102,17 +121,31 @@ def small_root(
     steps = chosen[:, 0]
     coeffs = xp.reshape(chosen[:, 3:], (a.shape[0], -1, 3))
     m = _where(ready, h / xp.astype(high, a.dtype)[:, None, None], eye_like(a))
-    x = eye_like(a) + 0 * m if inverse else m
-    x = ROOT_ITERATION(m, x, xp.astype(coeffs, a.dtype), threads)
-    factor = xp.sqrt(high) * xp.sqrt(scale)
-    factor = 1 / factor if inverse else factor
-    x = x * xp.astype(factor, a.dtype)[:, None, None]
+    x = m if whole else eye_like(a) + 0 * m
+    x = ROOT_ITERATION(m, x, xp.astype(coeffs, a.dtype), num, den, threads)
+    factor = xp.sqrt(high) if den == 2 * num else high ** (num / den)
+    factor = high / factor if whole else 1 / factor
+    x = scaled(x * xp.astype(factor, a.dtype)[:, None, None], (den * whole - num) * exponent)
     x = _where(ready, x, xp.full_like(x, float("nan")))
     zero = xp.zeros_like(high)
     status = xp.where(~symmetric, zero + ASYMMETRIC, xp.where(ready, zero + OK, zero + HARD))
     status = xp.where(finite, status, zero + NONFINITE)
-    report = xp.stack([status, steps, low * scale, high * scale], axis=1)
+    bounds = (scaled(w[:, None, None], den * exponent)[:, 0, 0] for w in (low, high))
+    report = xp.stack([status, steps, *bounds], axis=1)
     return x, report, int(xp.sum(xp.astype(~ready, xp.int64)))
+
+
+def scaled(x: Any, exponents: Any) -> Any:
+    """Members times 2^exponents, exact unless they leave the range of the dtype."""
+    xp = _xp.namespace(x)
+    if not _xp.is_traced(exponents) and not bool(xp.any(exponents != 0)):
+        return x
+    # two factors, because one alone can overflow where the product does not
+    first = xp.floor(exponents / 2)
+    for part in (first, exponents - first):
+        power = np.ldexp(1.0, part.astype(np.int64)) if xp is np else 2.0**part
+        x = x * xp.astype(power, x.dtype)[:, None, None]
+    return x
 
 
 def _where(members: Any, a: Any, b: Any) -> Any:
@@ -125,26 +158,93 @@ def _constant(table: Any, like: Any, dtype: Any) -> Any:
 
 
 def general_sqrt(a: Any, threads: int = 1) -> Any:
-    """Principal square roots of general matrices, NaN where the iteration fails; a kernel may
-    return real ones as real.
+    """Principal square roots of general matrices; NaN, or no root at all, where there is none.
 
-    Product form of the scaled Denman-Beavers iteration (Higham, Functions of Matrices, 2008,
-    eq. 6.29): ``X <- mu/2 X (I + N), M <- (I + (mu^2 M + N')/2)/2`` with ``N = (mu^2 M)^-1``.
+    A kernel may return complex roots of real matrices, this definition does not. Product form of
+    the scaled Denman-Beavers iteration (Higham, Functions of Matrices, 2008, eq. 6.29):
+    ``X <- mu/2 X (I + N), M <- I/2 + (mu^2 M + N)/4`` with ``N = (mu^2 M)^-1``. It converges
+    quadratically unless an eigenvalue lies on the closed negative real axis.
     """
     xp = _xp.namespace(a)
-    wide = "complex64" if _xp.dtype_name(a) in ("float32", "complex64") else "complex128"
-    x = xp.astype(a, _xp.dtype_of(xp, wide))
-    m, identity = x, eye_like(x)
-    n = a.shape[-1]
-    for _ in range(40):
-        logdet = xp.linalg.slogdet(m)[1]
-        mu = xp.astype(xp.exp(-logdet / (2 * n)), x.dtype)[:, None, None]
-        near = xp.max(xp.abs(m - identity), axis=(-2, -1)) < 1e-2
-        mu = xp.where(near[:, None, None], xp.ones_like(mu), mu)
-        inverse = xp.linalg.inv(m) / mu**2
-        x = 0.5 * mu * (x @ (identity + inverse))
-        m = 0.5 * identity + 0.25 * (mu**2 * m + inverse)
+    x, m, identity, n = a, a, eye_like(a), a.shape[-1]
+    eps = float(xp.finfo(xp.real(a[:0]).dtype if _xp.dtype_name(a) in _xp.COMPLEX else a.dtype).eps)
+    for _ in range(30):
+        distance = xp.max(xp.abs(m - identity), axis=(-2, -1))
+        going = distance > n * eps
+        if not bool(xp.any(going)):
+            break
+        inverse, logdet = INVERSE(_where(going, m, identity), threads)
+        # finished members stay as they are, whatever batch they travel in
+        logdet = xp.where((distance > 1e-2) & going, logdet, xp.zeros_like(logdet))
+        mu = xp.astype(xp.exp(-logdet / (2 * n)), a.dtype)[:, None, None]
+        inverse = inverse / mu**2
+        x = _where(going, 0.5 * mu * (x + x @ inverse), x)
+        m = _where(going, 0.5 * identity + 0.25 * (mu**2 * m + inverse), m)
     return x
+
+
+# Distance from the identity at which 8 nodes of a Gauss rule are exact to double precision.
+_NEAR, _NODES = 0.25, 8
+
+
+def _roots_near_identity(a: Any, threads: int) -> tuple[Any, Any]:
+    """``A^(1/2^s)`` near the identity and s, by square roots; members stop one by one."""
+    xp = _xp.namespace(a)
+    identity, roots = eye_like(a), np.zeros(a.shape[0], int)
+    for _ in range(60):
+        distance = xp.sum(xp.abs(a - identity), axis=-1)
+        going = np.asarray(_xp.to_numpy(xp.max(distance, axis=-1))) > _NEAR
+        if not going.any():
+            break
+        mask = _xp.from_numpy(going, xp, like=a)
+        a = _where(mask, general_sqrt(_where(mask, a, identity), threads), a)
+        roots += going
+    return a, roots
+
+
+def general_log(a: Any, threads: int = 1) -> Any:
+    """Principal logarithms of general matrices; NaN where there is none.
+
+    Inverse scaling and squaring: square roots until A is near I, then the Padé approximant as
+    partial fractions, ``sum_j w_j E (I + x_j E)^-1`` with Gauss-Legendre nodes (Higham, Functions
+    of Matrices, 2008, eq. 11.18).
+    """
+    xp = _xp.namespace(a)
+    near, roots = _roots_near_identity(a, threads)
+    identity = eye_like(a)
+    e, total = near - identity, xp.zeros_like(a)
+    for x, w in zip(*np.polynomial.legendre.leggauss(_NODES), strict=True):
+        total = total + 0.5 * w * INVERSE(identity + 0.5 * (x + 1) * e, threads)[0]
+    factor = _xp.from_numpy(np.ldexp(1.0, roots), xp, like=a, dtype=a.dtype)[:, None, None]
+    return factor * (e @ total)
+
+
+def general_power(a: Any, t: float, threads: int = 1) -> Any:
+    """Principal powers ``A^t`` of general matrices; NaN where there is none.
+
+    The fractional part by square roots until A is near I, the Padé approximant of ``x^-alpha`` as
+    partial fractions with Gauss-Jacobi nodes, and as many squarings; the rest by products.
+    """
+    from scipy.special import roots_jacobi
+
+    xp = _xp.namespace(a)
+    whole = int(np.ceil(t))
+    alpha = whole - t
+    identity = eye_like(a)
+    total = identity + xp.zeros_like(a)
+    if alpha:
+        near, roots = _roots_near_identity(a, threads)
+        total = xp.zeros_like(a)
+        nodes, weights = roots_jacobi(_NODES, alpha - 1, -alpha)
+        for x, w in zip(0.5 * (nodes + 1), weights, strict=True):
+            part = INVERSE(x * identity + (1 - x) * near, threads)[0]
+            total = total + float(w * np.sin(np.pi * alpha) / np.pi) * part
+        for k in range(int(roots.max(initial=0))):
+            total = _where(_xp.from_numpy(roots > k, xp, like=a), total @ total, total)
+    base = INVERSE(a, threads)[0] if whole < 0 else a
+    for _ in range(abs(whole)):
+        total = total @ base
+    return total
 
 
 def _spd(dtype: str, n: int = 6, batch: int = 3) -> Any:
@@ -167,7 +267,7 @@ def _sample_small_root(dtype: str) -> tuple[Any, ...]:
         row[:3] = r // 2 + 7, np.finfo(dtype).eps, 0.0
         row[3:] = np.tile([1.0, 0.0, 0.0], 20)
         row[3 : 3 * (r // 2 + 8)] = _newton(r // 2 + 7).ravel()
-    return 0.5 * (a + adjoint(a)), True, table, 1e-3, 1
+    return 0.5 * (a + adjoint(a)), 0, 1, 2, table, 1e-3, 1
 
 
 def _sample_iteration(dtype: str) -> tuple[Any, ...]:
@@ -175,7 +275,7 @@ def _sample_iteration(dtype: str) -> tuple[Any, ...]:
     a = 0.5 * (a + adjoint(a))
     a /= np.linalg.norm(a, axis=(1, 2), keepdims=True)
     coeffs = np.broadcast_to(_newton(12), (3, 12, 3)).astype(_xp.REAL[dtype])
-    return a, a, coeffs, 1
+    return a, a, coeffs, 1, 2, 1
 
 
 def _cpu(stem: str, symbol: str, dtypes: tuple[str, ...] = ALL) -> Implementation:
@@ -187,7 +287,13 @@ HERMITIAN_SCAN = Op(
     lambda dtype: (_spd(dtype), 1),
 )  # fmt: skip
 EIGH = Op("eigh", "matfun", eigh, (_cpu("eigh", "eigh"),), lambda dtype: (_spd(dtype), 1))
-GRAM = Op("gram", "matfun", gram, (_cpu("eigh", "gram"),), lambda dtype: (_spd(dtype), 1))
+GRAM = Op(
+    "gram", "matfun", gram, (_cpu("eigh", "gram"),),
+    lambda dtype: (_spd(dtype), np.ldexp(np.ones(3, _xp.REAL[dtype]), [0, 1, -2]), 1),
+)  # fmt: skip
+INVERSE = Op(
+    "inverse", "matfun", inverse, (_cpu("inverse", "inverse"),), lambda dtype: (_spd(dtype), 1)
+)
 ROOT_ITERATION = Op(
     "root_iteration", "matfun", root_iteration, (_cpu("iteration", "root_iteration"),),
     _sample_iteration,
@@ -199,4 +305,15 @@ GENERAL_SQRT = Op(
     "general_sqrt", "matfun", general_sqrt, (_cpu("schur", "general_sqrt"),),
     lambda dtype: (_spd(dtype) + np.triu(np.ones((6, 6), dtype)), 1),
 )  # fmt: skip
-OPS = (HERMITIAN_SCAN, EIGH, GRAM, ROOT_ITERATION, SMALL_ROOT, GENERAL_SQRT)
+GENERAL_LOG = Op(
+    "general_log", "matfun", general_log, (_cpu("schur", "general_log"),),
+    lambda dtype: (_spd(dtype) + np.triu(np.ones((6, 6), dtype)), 1),
+)  # fmt: skip
+GENERAL_POWER = Op(
+    "general_power", "matfun", general_power, (_cpu("schur", "general_power"),),
+    lambda dtype: (_spd(dtype) + np.triu(np.ones((6, 6), dtype)), -0.3, 1),
+)  # fmt: skip
+OPS = (
+    HERMITIAN_SCAN, EIGH, GRAM, INVERSE, ROOT_ITERATION, SMALL_ROOT, GENERAL_SQRT, GENERAL_LOG,
+    GENERAL_POWER,
+)  # fmt: skip

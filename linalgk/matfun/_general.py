@@ -1,0 +1,345 @@
+"""Functions of matrices without structure: closed forms, Schur, and what needs only LU and GEMM."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from linalgk import _config, _xp
+from linalgk.matfun import _ops
+from linalgk.matfun._minimax import schedule
+from linalgk.matfun._spectral import (
+    FAILED,
+    INDEFINITE,
+    NO_ROOT,
+    NONFINITE,
+    OK,
+    SINGULAR,
+    Call,
+    Result,
+    Scalar,
+    blank,
+    by_eigenvectors,
+    evaluate,
+    frobenius,
+    is_serial,
+    put,
+    take,
+    usable,
+)
+
+METHODS = ("schur", "db", "newton", "products", "closed_form")
+# From this order on Denman-Beavers beats Schur on two cores.
+DB_FROM = 96
+_HALF = Fraction(1, 2)
+
+
+def choose_method(function: Scalar, n: int, *, schur: bool) -> tuple[str, str]:
+    """Method for matrices that are not Hermitian, and why."""
+    if function.name == "sign":
+        return "newton", "not Hermitian"
+    if function.name == "log":
+        return "schur", "not Hermitian"
+    if function.power.denominator == 1:
+        return "products", "an integer power"
+    if not is_square_root(function):
+        return "schur", "not Hermitian"
+    if n <= 2:
+        return "closed_form", "n <= 2"
+    if schur and n < DB_FROM:
+        return "schur", "not Hermitian"
+    return "db", "not Hermitian" + (": its residual is checked, else schur" if schur else "")
+
+
+def is_square_root(function: Scalar) -> bool:
+    """Whether it is A^(1/2) or A^(-1/2)."""
+    return function.name == "power" and abs(function.power) == _HALF
+
+
+def is_root_of_two(function: Scalar) -> bool:
+    """Whether it is A^(1/p) or A^(-1/p) with p = 2, 4, 8, ..."""
+    p = function.power.denominator
+    return function.name == "power" and abs(function.power.numerator) == 1 and p & (p - 1) == 0
+
+
+def solve(flat: Any, call: Call) -> Result:
+    """No structure assumed; finite members at a scale near one, verdicts by the residual."""
+    xp = _xp.namespace(flat)
+    n, function = flat.shape[-1], call.function
+    name = _xp.dtype_name(flat)
+    real = np.dtype(_xp.REAL[name])
+    eps = float(np.finfo(real).eps)
+    largest = np.asarray(_xp.to_numpy(xp.max(xp.abs(flat), axis=(-2, -1))), dtype=np.float64)
+    finite = np.isfinite(largest)
+    status = np.where(finite, OK, NONFINITE)
+    step = function.root
+    units = -(-np.frexp(np.where(finite & (largest > 0), largest, 1.0))[1] // step)
+    keep = _xp.from_numpy(finite, xp, like=flat)[:, None, None]
+    a = _ops.scaled(xp.where(keep, flat, _ops.eye_like(flat)), -step * units)
+    method = call.method
+    if method == "auto":
+        method, _ = choose_method(function, n, schur=isinstance(flat, np.ndarray))
+    serial = is_serial(flat)
+    threads = call.threads if serial else 1
+    with _config.serial_blas if serial else _config.blas_threads(), np.errstate(all="ignore"):
+        x, status, iterations = _SOLVERS[method](a, status, call, eps, threads)
+        if method == "db" and call.method == "auto" and isinstance(flat, np.ndarray):
+            again = np.flatnonzero(status == FAILED)
+            if len(again):
+                some = np.full(len(again), OK)
+                part, some, _ = _by_schur(take(a, again), some, call, eps, threads)
+                x, method = put(x, again, part), "db+schur" if len(again) < len(status) else "schur"
+                status[again], iterations[again] = some, 0
+        if function.name == "power":
+            x = _ops.scaled(x, units * function.power.numerator) if function.root == (
+                function.power.denominator
+            ) else x * _powers(float(function.power) * units, x)
+        elif function.name == "log":
+            shift = _xp.from_numpy(np.log(2.0) * units, xp, like=x, dtype=x.dtype)
+            x = x + shift[:, None, None] * _ops.eye_like(x)
+    unknown = np.full(len(status), np.nan)
+    return Result(blank(x, status != OK), status, iterations, unknown, method)
+
+
+def _powers(exponents: Any, like: Any) -> Any:
+    values = np.exp2(exponents)
+    return _xp.from_numpy(values, _xp.namespace(like), like=like, dtype=like.dtype)[:, None, None]
+
+
+Solved = tuple[Any, Any, Any]
+
+
+def _by_closed_form(a: Any, status: Any, call: Call, eps: float, threads: int) -> Solved:
+    """Square roots for n <= 2."""
+    xp = _xp.namespace(a)
+    real = _xp.dtype_name(a) not in _xp.COMPLEX
+    wide = _xp.dtype_of(xp, "complex64" if eps > 1e-10 else "complex128")
+    return _judged(a, _closed_form(xp.astype(a, wide)), status, call, eps, real)
+
+
+def _by_schur(a: Any, status: Any, call: Call, eps: float, threads: int) -> Solved:
+    """LAPACK's Schur form where there is one, else by square roots."""
+    function, real = call.function, _xp.dtype_name(a) not in _xp.COMPLEX
+    if is_square_root(function):
+        return _judged(a, _ops.GENERAL_SQRT(a, threads), status, call, eps, real)
+    if function.name == "log":
+        x = _ops.GENERAL_LOG(a, threads)
+    else:
+        x = _ops.GENERAL_POWER(a, float(function.power), threads)
+    status = _singular(a, status, eps) if function.name == "log" or function.inverse else status
+    return _plain(x, status, real, eps, a)
+
+
+def _by_db(a: Any, status: Any, call: Call, eps: float, threads: int) -> Solved:
+    """Square roots by Denman-Beavers as often as the root asks, then the inverse."""
+    r = abs(call.function.power)
+    x = a
+    for _ in range(r.denominator.bit_length() - 1):
+        x = _ops.general_sqrt(x, threads)
+    return _judged(a, x, status, call, eps, True, r.denominator)
+
+
+def _judged(
+    a: Any, x: Any, status: Any, call: Call, eps: float, real: bool, root: int = 2
+) -> Solved:
+    """Fail members whose root is not one, or is not real; invert where the inverse was asked."""
+    xp, n = _xp.namespace(a), a.shape[-1]
+    product = x
+    for _ in range(root - 1):
+        product = product @ x
+    size, defect, norm = frobenius(a), frobenius(product - xp.astype(a, x.dtype)), frobenius(x)
+    # a backward stable root has a residual of n eps ||X||^p (Higham 2008, sections 6.5 and 7.3)
+    bound = 10 * n * eps * np.maximum(norm**root, size)
+    status = np.where((status == OK) & ~(defect <= bound), FAILED, status)
+    narrow = real and _xp.dtype_name(a) not in _xp.COMPLEX
+    imaginary = _is_imaginary(x, eps, n, norm)
+    if n == 1 and call.assume_a == "pos":
+        status = np.where((status == OK) & imaginary, INDEFINITE, status)
+    if narrow and _xp.dtype_name(x) in _xp.COMPLEX:
+        status = np.where((status == OK) & imaginary, NO_ROOT, status)
+        x = xp.real(x)
+    x = xp.astype(x, a.dtype)
+    if call.inverse:
+        status = _singular(x, status, eps)
+        x = xp.linalg.inv(usable(x, status))
+    return x, status, np.zeros(len(status), int)
+
+
+def _is_imaginary(x: Any, eps: float, n: int, norm: Any) -> Any:
+    xp = _xp.namespace(x)
+    size = frobenius(xp.imag(x)) if _xp.dtype_name(x) in _xp.COMPLEX else 0 * norm
+    return size > 10 * n * eps**0.5 * norm
+
+
+def _plain(x: Any, status: Any, real: bool, eps: float, a: Any) -> Solved:
+    """What cannot be judged by a residual: finite, and real where it has to be."""
+    xp = _xp.namespace(a)
+    norm = frobenius(x)
+    status = np.where((status == OK) & ~np.isfinite(norm), FAILED, status)
+    if real and _xp.dtype_name(x) in _xp.COMPLEX:
+        imaginary = _is_imaginary(x, eps, a.shape[-1], norm)
+        status = np.where((status == OK) & imaginary, NO_ROOT, status)
+        x = xp.real(x)
+    return xp.astype(x, a.dtype), status, np.zeros(len(status), int)
+
+
+def _singular(x: Any, status: Any, eps: float) -> Any:
+    """Singular where the reciprocal condition is below roundoff."""
+    xp = _xp.namespace(x)
+    values = np.asarray(_xp.to_numpy(xp.linalg.svdvals(usable(x, status))))
+    return np.where((status == OK) & (values[:, -1] <= eps * values[:, 0]), SINGULAR, status)
+
+
+def _by_products(a: Any, status: Any, call: Call, eps: float, threads: int) -> Solved:
+    """Integer powers by repeated squaring."""
+    xp = _xp.namespace(a)
+    rest = call.function.power.numerator
+    if rest < 0:
+        status = _singular(a, status, eps)
+        a, _ = _ops.INVERSE(usable(a, status), threads)
+        rest = -rest
+    x = _ops.eye_like(a) + xp.zeros_like(a)
+    while rest:
+        x = x @ a if rest & 1 else x
+        rest >>= 1
+        a = a @ a if rest else a
+    return x, status, np.zeros(len(status), int)
+
+
+def _by_newton(a: Any, status: Any, call: Call, eps: float, threads: int) -> Solved:
+    """Sign by Newton's iteration with determinantal scaling (Higham 2008, section 5.5).
+
+    ``X <- (mu X + (mu X)^-1) / 2, mu = |det X|^(-1/n)`` until the steps are small, then products
+    only: ``X <- X (15 I - 10 X^2 + 3 X^4) / 8``.
+    """
+    xp, n = _xp.namespace(a), a.shape[-1]
+    status = _singular(a, status, eps)
+    x, iterations, near = usable(a, status), np.zeros(len(status), int), np.inf
+    active = np.ones(len(status), bool)
+    for k in range(60):
+        inverse, logdet = _ops.INVERSE(x, threads)
+        logdet = np.where(near < 1e-2, 0.0, np.asarray(_xp.to_numpy(logdet), dtype=np.float64))
+        mu = np.where(active, np.exp(-logdet / n), 1.0)
+        factor = _xp.from_numpy(mu, xp, like=x, dtype=x.dtype)[:, None, None]
+        new = 0.5 * (factor * x + inverse / factor)
+        near = frobenius(new - x) / frobenius(new)
+        iterations += active
+        x = new
+        # ||X^2 - I|| after the step is the square of the step, so that products converge
+        step = near * frobenius(new)
+        active = ~(step < 0.3)
+        if not active.any() or not np.isfinite(near).any() or k == 59:
+            break
+    identity = _ops.eye_like(x)
+    for _ in range(4):
+        square = x @ x
+        defect = frobenius(square - identity)
+        if not (defect > n * eps * np.maximum(frobenius(x) ** 2 / n, 1)).any():
+            break
+        x = 0.125 * (x @ (15 * identity - 10 * square + 3 * (square @ square)))
+        iterations += 1
+    norm, defect = frobenius(x), frobenius(x @ x - identity)
+    failed = ~(defect <= 10 * n * eps * norm**2)
+    return x, np.where((status == OK) & failed, FAILED, status), iterations
+
+
+def _by_pade(a: Any, status: Any, call: Call, eps: float, threads: int) -> Solved:
+    """Sign by the principal Padé iteration, as partial fractions (Kenney and Laub, 1991).
+
+    ``X <- X/m sum_j (X^2 + (1/x_j - 1) I)^-1 / x_j, x_j = (1 + cos((2j - 1) pi / 2m)) / 2``.
+    """
+    xp, n, m = _xp.namespace(a), a.shape[-1], 4
+    status = _singular(a, status, eps)
+    x, iterations = usable(a, status), np.zeros(len(status), int)
+    identity = _ops.eye_like(x)
+    nodes = 0.5 * (1 + np.cos((2 * np.arange(m) + 1) * np.pi / (2 * m)))
+    for k in range(30):
+        square = x @ x
+        active = ~(frobenius(square - identity) <= n * eps)
+        if not active.any():
+            break
+        if k == 0:
+            # eigenvalues far from one only cost steps, those of X^2 meet near one
+            _, logdet = _ops.INVERSE(x, threads)
+            mu = np.exp(-np.asarray(_xp.to_numpy(logdet), dtype=np.float64) / n)
+            factor = _xp.from_numpy(mu, xp, like=x, dtype=x.dtype)[:, None, None]
+            x, square = factor * x, factor**2 * square
+        total = xp.zeros_like(x)
+        for node in nodes:
+            shifted = square + (1 / node - 1) * identity
+            total = total + _ops.INVERSE(shifted, threads)[0] / (m * node)
+        mask = _xp.from_numpy(active, xp, like=x)[:, None, None]
+        x = xp.where(mask, x @ total, x)
+        iterations += active
+    norm, defect = frobenius(x), frobenius(x @ x - identity)
+    failed = ~(defect <= 10 * n * eps * norm**2)
+    return x, np.where((status == OK) & failed, FAILED, status), iterations
+
+
+def sign_by_products(flat: Any, largest: Any, call: Call, method: str) -> Result:
+    """Sign of Hermitian matrices by products only: the minimax polynomials, then Newton-Schulz."""
+    xp, n = _xp.namespace(flat), flat.shape[-1]
+    real = np.dtype(_xp.REAL[_xp.dtype_name(flat)])
+    eps = float(np.finfo(real).eps)
+    norm = np.where(largest > 0, frobenius(flat), 1.0)
+    x = flat / _xp.from_numpy(norm, xp, like=flat, dtype=flat.dtype)[:, None, None]
+    x = 0.5 * (x + _ops.adjoint(x))
+    coeffs: list[Any] = []
+    if method == "minimax":
+        coeffs = list(schedule(max(eps**0.75, 1e-9), call.tol, call.steps))
+    limit = call.steps if call.steps is not None else 100
+    identity, done = _ops.eye_like(x), 0
+    previous = np.full(len(largest), np.inf)
+    goal = n**0.5 * eps if call.tol is None else call.tol
+    while done < limit:
+        a, b, c = coeffs[done] if done < len(coeffs) else (1.5, -0.5, 0.0)
+        square = x @ x
+        defect = frobenius(square - identity)
+        if call.steps is None and not ((defect > goal) & (defect < 0.99 * previous)).any():
+            if done >= len(coeffs):
+                break
+        previous = defect if done >= len(coeffs) else np.full(len(largest), np.inf)
+        t = a * identity + b * square
+        t = t + c * (square @ square) if c else t
+        x = x @ t
+        x, done = 0.5 * (x + _ops.adjoint(x)), done + 1
+    defect = frobenius(x @ x - identity)
+    accepted = (defect <= 10 * n * eps) | (call.steps is not None) | (
+        (call.tol is not None) & (defect <= 10 * n**0.5 * (call.tol or 0))
+    )
+    status = np.where(accepted, OK, FAILED)
+    unknown = np.full(len(status), np.nan)
+    return Result(blank(x, status != OK), status, np.full(len(status), done), unknown, method)
+
+
+_SOLVERS: dict[str, Callable[[Any, Any, Call, float, int], Solved]] = {
+    "closed_form": _by_closed_form,
+    "schur": _by_schur,
+    "db": _by_db,
+    "products": _by_products,
+    "newton": _by_newton,
+    "pade": _by_pade,
+}
+
+
+def _closed_form(a: Any) -> Any:
+    """``(A + s I) / t`` with s and t the product and sum of the eigenvalues' roots, for n <= 2."""
+    xp = _xp.namespace(a)
+    if a.shape[-1] == 1:
+        return xp.sqrt(a)
+    half_trace = 0.5 * (a[:, 0, 0] + a[:, 1, 1])
+    half_gap = 0.5 * (a[:, 0, 0] - a[:, 1, 1])
+    off = a[:, 0, 1] * a[:, 1, 0]
+    radius = xp.sqrt(half_gap * half_gap + off)
+    plus, minus = half_trace + radius, half_trace - radius
+    larger = xp.where(xp.abs(plus) >= xp.abs(minus), plus, minus)
+    det = a[:, 0, 0] * a[:, 1, 1] - off
+    safe = xp.where(larger == 0, xp.ones_like(larger), larger)
+    # the smaller eigenvalue from the determinant, because the difference may cancel
+    smaller = xp.where(larger == 0, larger, det / safe)
+    # adding zero turns an imaginary part of -0 into +0: both roots on one side of the cut
+    first, second = xp.sqrt(larger + 0j), xp.sqrt(smaller + 0j)
+    s, t = first * second, first + second
+    t = xp.where(t == 0, xp.ones_like(t), t)
+    return (a + s[:, None, None] * _ops.eye_like(a)) / t[:, None, None]
