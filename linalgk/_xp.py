@@ -119,12 +119,6 @@ def namespace(x: Any) -> Any:
     return _compat("array_api_compat").array_namespace(x)
 
 
-def is_traced(x: Any) -> bool:
-    """Whether the values are unknown because JAX is tracing."""
-    jax = sys.modules.get("jax")
-    return jax is not None and isinstance(x, jax.core.Tracer)
-
-
 def same_family(**arrays: Any) -> None:
     """Raise unless all named arrays have one namespace and one device."""
     seen = {}

@@ -8,7 +8,8 @@ import pytest
 
 import linalgk as lk
 from linalgk.matfun import _ops
-from linalgk.matfun._root_paths import choose_method
+from linalgk.matfun._paths import choose_method
+from linalgk.matfun._roots import SQUARE_ROOT
 
 
 def spd(n, dtype="float64", batch=()):
@@ -90,7 +91,7 @@ def test_backend_policy():
     ],
 )
 def test_choice_rule(n, dtype, hermitian, spectrum, method):
-    assert choose_method(n, dtype, hermitian=hermitian, spectrum=spectrum)[0] == method
+    assert choose_method(SQUARE_ROOT, n, dtype, hermitian=hermitian, spectrum=spectrum)[0] == method
 
 
 def test_records_are_frozen_and_plain():

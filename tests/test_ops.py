@@ -64,7 +64,7 @@ def test_members_do_not_see_each_other_or_the_threads(op, chosen, dtype):
     def pick(index):
         return tuple(
             np.ascontiguousarray(a[index])
-            if isinstance(a, np.ndarray) and a.ndim == 3 and a.shape[0] == batch
+            if isinstance(a, np.ndarray) and a.shape[:1] == (batch,)
             else a
             for a in args
         )
@@ -90,8 +90,7 @@ def test_empty_batches(op, chosen, dtype):
     args = op.sample(dtype)
     batch = args[0].shape[0]
     none = tuple(
-        a[:0] if isinstance(a, np.ndarray) and a.ndim == 3 and a.shape[0] == batch else a
-        for a in args
+        a[:0] if isinstance(a, np.ndarray) and a.shape[:1] == (batch,) else a for a in args
     )
     for x in as_tuple(chosen.load()(*none)):
         if isinstance(x, np.ndarray):

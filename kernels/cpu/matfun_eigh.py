@@ -12,12 +12,13 @@ _BLOCK = 32
 def eigh(a, threads):
     """Eigenvalues ascending (b, n), eigenvectors in columns (b, n, n); NaN where LAPACK fails."""
     batch, n, _ = a.shape
-    rows = np.array(a, order="C")
+    rows = np.empty(a.shape, a.dtype)
     w = np.empty((batch, n), a.real.dtype)
 
     def work(start, stop):
         solve = Evd(n, a.dtype)
         for item in range(start, stop):
+            rows[item] = a[item]
             if solve(rows[item], w[item]):
                 w[item] = np.nan
 
@@ -27,18 +28,20 @@ def eigh(a, threads):
     return w, np.conj(vectors) if a.dtype.kind == "c" else vectors
 
 
-def gram(b, scale, threads):
-    """``scale B B^H`` of each member, exactly Hermitian."""
-    batch, n, _ = b.shape
-    out = np.empty((batch, n, n), b.dtype)
+def gram(v, factor, scale, threads):
+    """``scale B B^H`` with ``B = V diag(factor)`` of each member, exactly Hermitian."""
+    batch, n, _ = v.shape
+    out = np.empty((batch, n, n), v.dtype)
     # row-major storage transposes what Fortran sees, which conjugates the Hermitian product
-    columns = b.swapaxes(-1, -2)
-    columns = np.conj(columns) if b.dtype.kind == "c" else columns
-    columns = np.ascontiguousarray(columns)
+    columns = v.swapaxes(-1, -2)
 
     def work(start, stop):
+        b = np.empty((n, n), v.dtype)
         for item in range(start, stop):
-            herk(columns[item], out[item], scale[item])
+            np.multiply(columns[item], factor[item, :, None], out=b)
+            if v.dtype.kind == "c":
+                np.conj(b, out=b)
+            herk(b, out[item], scale[item])
         _mirror(out, start, stop)
 
     run(work, batch, threads)

@@ -54,7 +54,7 @@ def _log(a):
             return np.full(a.shape, np.nan, a.dtype)
     e = t - identity
     total = np.zeros_like(t)
-    for x, w in zip(*np.polynomial.legendre.leggauss(_NODES)):
+    for x, w in zip(*np.polynomial.legendre.leggauss(_NODES), strict=True):
         total += 0.5 * w * solve_triangular(identity + 0.5 * (x + 1) * e, e, check_finite=False)
     total *= 2.0**roots
     return total if vectors is None else vectors @ total @ vectors.conj().T

@@ -141,7 +141,7 @@ def checked(
         msg = f"method: {method!r} serves powers from -8 to 1 with a denominator up to 16"
         raise ValueError(msg)
     if method in ("pade", "taylor") and function.name == "power":
-        whole, num, den = function.factors or (0, 0, 1)
+        _, num, den = function.factors or (0, 0, 1)
         if num > den:
             msg = f"method: {method!r} serves powers between -1 and 1, got {function.power}"
             raise ValueError(msg)

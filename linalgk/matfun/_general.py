@@ -20,8 +20,6 @@ from linalgk.matfun._spectral import (
     Result,
     Scalar,
     blank,
-    by_eigenvectors,
-    evaluate,
     frobenius,
     is_serial,
     put,
@@ -92,9 +90,11 @@ def solve(flat: Any, call: Call) -> Result:
                 x, method = put(x, again, part), "db+schur" if len(again) < len(status) else "schur"
                 status[again], iterations[again] = some, 0
         if function.name == "power":
-            x = _ops.scaled(x, units * function.power.numerator) if function.root == (
-                function.power.denominator
-            ) else x * _powers(float(function.power) * units, x)
+            x = (
+                _ops.scaled(x, units * function.power.numerator)
+                if function.root == (function.power.denominator)
+                else x * _powers(float(function.power) * units, x)
+            )
         elif function.name == "log":
             shift = _xp.from_numpy(np.log(2.0) * units, xp, like=x, dtype=x.dtype)
             x = x + shift[:, None, None] * _ops.eye_like(x)
@@ -110,7 +110,7 @@ def _powers(exponents: Any, like: Any) -> Any:
 Solved = tuple[Any, Any, Any]
 
 
-def _by_closed_form(a: Any, status: Any, call: Call, eps: float, threads: int) -> Solved:
+def _by_closed_form(a: Any, status: Any, call: Call, eps: float, _threads: int) -> Solved:
     """Square roots for n <= 2."""
     xp = _xp.namespace(a)
     real = _xp.dtype_name(a) not in _xp.COMPLEX
@@ -207,7 +207,7 @@ def _by_products(a: Any, status: Any, call: Call, eps: float, threads: int) -> S
     return x, status, np.zeros(len(status), int)
 
 
-def _by_newton(a: Any, status: Any, call: Call, eps: float, threads: int) -> Solved:
+def _by_newton(a: Any, status: Any, _call: Call, eps: float, threads: int) -> Solved:
     """Sign by Newton's iteration with determinantal scaling (Higham 2008, section 5.5).
 
     ``X <- (mu X + (mu X)^-1) / 2, mu = |det X|^(-1/n)`` until the steps are small, then products
@@ -222,12 +222,13 @@ def _by_newton(a: Any, status: Any, call: Call, eps: float, threads: int) -> Sol
         logdet = np.where(near < 1e-2, 0.0, np.asarray(_xp.to_numpy(logdet), dtype=np.float64))
         mu = np.where(active, np.exp(-logdet / n), 1.0)
         factor = _xp.from_numpy(mu, xp, like=x, dtype=x.dtype)[:, None, None]
-        new = 0.5 * (factor * x + inverse / factor)
-        near = frobenius(new - x) / frobenius(new)
+        x = factor * x
+        new = 0.5 * (x + inverse / factor)
+        # X^2 - I after the step is the square of the step, so that products converge
+        step = frobenius(new - x)
+        near = step / frobenius(new)
         iterations += active
         x = new
-        # ||X^2 - I|| after the step is the square of the step, so that products converge
-        step = near * frobenius(new)
         active = ~(step < 0.3)
         if not active.any() or not np.isfinite(near).any() or k == 59:
             break
@@ -244,7 +245,7 @@ def _by_newton(a: Any, status: Any, call: Call, eps: float, threads: int) -> Sol
     return x, np.where((status == OK) & failed, FAILED, status), iterations
 
 
-def _by_pade(a: Any, status: Any, call: Call, eps: float, threads: int) -> Solved:
+def _by_pade(a: Any, status: Any, _call: Call, eps: float, threads: int) -> Solved:
     """Sign by the principal Padé iteration, as partial fractions (Kenney and Laub, 1991).
 
     ``X <- X/m sum_j (X^2 + (1/x_j - 1) I)^-1 / x_j, x_j = (1 + cos((2j - 1) pi / 2m)) / 2``.
@@ -296,17 +297,19 @@ def sign_by_products(flat: Any, largest: Any, call: Call, method: str) -> Result
         a, b, c = coeffs[done] if done < len(coeffs) else (1.5, -0.5, 0.0)
         square = x @ x
         defect = frobenius(square - identity)
-        if call.steps is None and not ((defect > goal) & (defect < 0.99 * previous)).any():
-            if done >= len(coeffs):
-                break
-        previous = defect if done >= len(coeffs) else np.full(len(largest), np.inf)
+        finished = (defect <= goal) | ((defect < 0.1) & (defect >= 0.5 * previous))
+        if call.steps is None and finished.all():
+            break
+        previous = defect
         t = a * identity + b * square
         t = t + c * (square @ square) if c else t
         x = x @ t
         x, done = 0.5 * (x + _ops.adjoint(x)), done + 1
     defect = frobenius(x @ x - identity)
-    accepted = (defect <= 10 * n * eps) | (call.steps is not None) | (
-        (call.tol is not None) & (defect <= 10 * n**0.5 * (call.tol or 0))
+    accepted = (
+        (defect <= 10 * n * eps)
+        | (call.steps is not None)
+        | ((call.tol is not None) & (defect <= 10 * n**0.5 * (call.tol or 0)))
     )
     status = np.where(accepted, OK, FAILED)
     unknown = np.full(len(status), np.nan)

@@ -199,7 +199,8 @@ def _three_terms(low: float, high: float, root: int) -> tuple[float, float, floa
         # x (1 + e/p + (p+1)/(2p^2) e^2) with e = 1 - x^p about the middle
         c = (p + 1) / (2 * p * p)
         error = (p + 1) * (2 * p + 1) / 6 * width**3
-        return (1 + 1 / p + c) / mid, (-1 / p - 2 * c) / mid ** (p + 1), c / mid ** (2 * p + 1), error
+        a, b = 1 + 1 / p + c, -1 / p - 2 * c
+        return a / mid, b / mid ** (p + 1), c / mid ** (2 * p + 1), error
     q, r = low + 0.25 * (high - low), low + 0.75 * (high - low)
     previous = math.inf
     while True:

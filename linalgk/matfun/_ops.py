@@ -53,11 +53,16 @@ def eigh(a: Any, threads: int = 1) -> tuple[Any, Any]:
     return w, v
 
 
-def gram(b: Any, scale: Any, threads: int = 1) -> Any:
-    """``scale B B^H`` of each member, exactly Hermitian; scale has shape (b,)."""
+def gram(v: Any, factor: Any, scale: Any, threads: int = 1) -> Any:
+    """``scale B B^H`` with ``B = V diag(factor)``, exactly Hermitian.
+
+    factor (b, n) and scale (b,) are real.
+    """
+    xp = _xp.namespace(v)
+    b = v * xp.astype(factor, v.dtype)[:, None, :]
     product = b @ adjoint(b)
     product = 0.5 * (product + adjoint(product))
-    return product * _xp.namespace(b).astype(scale, b.dtype)[:, None, None]
+    return product * xp.astype(scale, v.dtype)[:, None, None]
 
 
 def inverse(a: Any, threads: int = 1) -> tuple[Any, Any]:
@@ -97,8 +102,8 @@ def small_root(
     ``table[r]`` is the schedule for eigenvalues in [2^-r, 1] of the largest (`schedule_table`).
     Returns the roots, a report (b, 4) of status, steps, lower and upper eigenvalue bound, and
     the number of members whose status is not OK; those hold NaN: not finite, asymmetric beyond
-    ``tol``, diagonal, or nearer to singular than the table reaches. The kernel takes its lower bound from a
-    Cholesky factor, this definition from the eigenvalues.
+    ``tol``, diagonal, or nearer to singular than the table reaches. The kernel takes its lower
+    bound from a Cholesky factor, this definition from the eigenvalues.
     """
     xp = _xp.namespace(a)
     real = _xp.dtype_of(xp, _xp.REAL[_xp.dtype_name(a)])
@@ -136,16 +141,29 @@ def small_root(
 
 
 def scaled(x: Any, exponents: Any) -> Any:
-    """Members times 2^exponents, exact unless they leave the range of the dtype."""
+    """Members times 2^exponents (NumPy or like x), exact unless they leave the dtype's range."""
     xp = _xp.namespace(x)
-    if not _xp.is_traced(exponents) and not bool(xp.any(exponents != 0)):
+    host = isinstance(exponents, np.ndarray)
+    if host and not exponents.any():
         return x
     # two factors, because one alone can overflow where the product does not
-    first = xp.floor(exponents / 2)
+    first = exponents // 2 if host else xp.floor(exponents / 2)
     for part in (first, exponents - first):
-        power = np.ldexp(1.0, part.astype(np.int64)) if xp is np else 2.0**part
-        x = x * xp.astype(power, x.dtype)[:, None, None]
+        if host:
+            power = _xp.from_numpy(np.ldexp(1.0, part.astype(int)), xp, like=x, dtype=x.dtype)
+        else:
+            power = xp.astype(2.0**part, x.dtype)
+        x = x * power[:, None, None]
     return x
+
+
+def jacobi_nodes(alpha: float, m: int) -> tuple[Any, Any]:
+    """Nodes and weights on [0, 1] for ``sin(pi alpha)/pi u^-alpha (1-u)^(alpha-1)``."""
+    from scipy.special import roots_jacobi
+
+    with np.errstate(all="ignore"):  # SciPy's recurrence meets 0/0, which it then discards
+        nodes, weights = roots_jacobi(m, alpha - 1, -alpha)
+    return 0.5 * (nodes + 1), weights * np.sin(np.pi * alpha) / np.pi
 
 
 def _where(members: Any, a: Any, b: Any) -> Any:
@@ -225,8 +243,6 @@ def general_power(a: Any, t: float, threads: int = 1) -> Any:
     The fractional part by square roots until A is near I, the Padé approximant of ``x^-alpha`` as
     partial fractions with Gauss-Jacobi nodes, and as many squarings; the rest by products.
     """
-    from scipy.special import roots_jacobi
-
     xp = _xp.namespace(a)
     whole = int(np.ceil(t))
     alpha = whole - t
@@ -235,10 +251,9 @@ def general_power(a: Any, t: float, threads: int = 1) -> Any:
     if alpha:
         near, roots = _roots_near_identity(a, threads)
         total = xp.zeros_like(a)
-        nodes, weights = roots_jacobi(_NODES, alpha - 1, -alpha)
-        for x, w in zip(0.5 * (nodes + 1), weights, strict=True):
-            part = INVERSE(x * identity + (1 - x) * near, threads)[0]
-            total = total + float(w * np.sin(np.pi * alpha) / np.pi) * part
+        for x, w in zip(*jacobi_nodes(alpha, _NODES), strict=True):
+            part = INVERSE(float(x) * identity + float(1 - x) * near, threads)[0]
+            total = total + float(w) * part
         for k in range(int(roots.max(initial=0))):
             total = _where(_xp.from_numpy(roots > k, xp, like=a), total @ total, total)
     base = INVERSE(a, threads)[0] if whole < 0 else a
@@ -289,7 +304,10 @@ HERMITIAN_SCAN = Op(
 EIGH = Op("eigh", "matfun", eigh, (_cpu("eigh", "eigh"),), lambda dtype: (_spd(dtype), 1))
 GRAM = Op(
     "gram", "matfun", gram, (_cpu("eigh", "gram"),),
-    lambda dtype: (_spd(dtype), np.ldexp(np.ones(3, _xp.REAL[dtype]), [0, 1, -2]), 1),
+    lambda dtype: (
+        _spd(dtype), np.linspace(0.1, 2.0, 18, dtype=_xp.REAL[dtype]).reshape(3, 6),
+        np.ldexp(np.ones(3, _xp.REAL[dtype]), [0, 1, -2]), 1,
+    ),
 )  # fmt: skip
 INVERSE = Op(
     "inverse", "matfun", inverse, (_cpu("inverse", "inverse"),), lambda dtype: (_spd(dtype), 1)

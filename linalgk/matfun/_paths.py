@@ -20,7 +20,7 @@ from linalgk.matfun._spectral import (
     by_eigenvectors,
     by_entries,
     is_serial,
-    put,
+    merge,
     take,
 )
 
@@ -78,16 +78,6 @@ def empty(flat: Any) -> Result:
     return Result(flat, zeros, zeros, np.full(count, np.nan), "none")
 
 
-def _merge(base: Result, index: Any, part: Result) -> Result:
-    """``base`` with the members ``index`` replaced."""
-    status, iterations, lower = base.status.copy(), base.iterations.copy(), base.lower.copy()
-    status[index], iterations[index], lower[index] = part.status, part.iterations, part.lower
-    x = part.x if len(index) == len(status) else put(base.x, index, part.x)
-    names = [m for m in (base.method, *part.method.split("+")) if m != "none"]
-    method = part.method if len(index) == len(status) else "+".join(dict.fromkeys(names))
-    return Result(x, status, iterations, lower, method)
-
-
 def solve(flat: Any, call: Call) -> Result:
     """Route every member to its method; members one path cannot serve go on to the next."""
     method = call.method
@@ -127,7 +117,7 @@ def _rest(found: Result, flat: Any, call: Call) -> Result:
     index = np.flatnonzero(found.status == ASYMMETRIC)
     if not len(index) or call.assume_a is not None or call.rel_damp is not None:
         return found
-    return _merge(found, index, _general.solve(take(flat, index), call._replace(method="auto")))
+    return merge(found, index, _general.solve(take(flat, index), call._replace(method="auto")))
 
 
 def _iterative(flat: Any, call: Call, method: str) -> Result:
@@ -154,8 +144,8 @@ def _iterative(flat: Any, call: Call, method: str) -> Result:
         return found
     hard = np.flatnonzero(status == HARD)
     if len(hard):
-        # Diagonal, or no lower bound of the spectrum: its eigenvalues decide, and are needed anyway.
-        found = _merge(found, hard, _hermitian(take(flat, hard), call, "eigh"))
+        # Diagonal, or no lower bound of the spectrum: its eigenvalues decide, and are needed.
+        found = merge(found, hard, _hermitian(take(flat, hard), call, "eigh"))
     return _rest(found, flat, call)
 
 
@@ -179,7 +169,7 @@ def _hermitian(flat: Any, call: Call, method: str) -> Result:
         damp = None if call.rel_damp is None else call.rel_damp[index]
         some, own = take(flat, index), call._replace(rel_damp=damp)
         part = by(some, own) if by else _full(some, largest[index], exact, own, method)
-        found = _merge(found, index, part)
+        found = merge(found, index, part)
     return _rest(found, flat, call)
 
 
@@ -187,7 +177,7 @@ def _full(flat: Any, largest: Any, exact: bool, call: Call, method: str) -> Resu
     if method == "pade":
         return by_poles(flat, largest, call)
     if method == "taylor":
-        return by_series(flat, largest, call)
+        return by_series(flat, call)
     if method in ("minimax", "newton_schulz"):
         return _general.sign_by_products(flat, largest, call, method)
     return by_eigenvectors(flat, largest, exact, call)

@@ -21,14 +21,18 @@ from linalgk import _config, _xp
 from linalgk.matfun import _ops
 from linalgk.matfun._spectral import (
     FAILED,
+    HARD,
     INDEFINITE,
     OK,
     SINGULAR,
     Call,
     Result,
     blank,
+    by_eigenvectors,
     frobenius,
     is_serial,
+    merge,
+    take,
     usable,
 )
 
@@ -43,18 +47,18 @@ def pade_poles(alpha: float, m: int) -> Poles:
     Gauss-Jacobi quadrature of ``sin(pi alpha)/pi int u^-alpha (1-u)^(alpha-1) / (u + (1-u) x) du``
     over [0, 1].
     """
-    from scipy.special import roots_jacobi
+    if alpha == 1.0:
+        return np.zeros(1), np.ones(1), np.ones(1)
+    u, weight = _ops.jacobi_nodes(alpha, m)
+    return u, 1 - u, weight
 
-    node, weight = roots_jacobi(m, alpha - 1, -alpha)
-    u = 0.5 * (node + 1)
-    return u, 1 - u, weight * np.sin(np.pi * alpha) / np.pi
 
+def zolotarev_poles(kappa: float, m: int, alpha: float = 0.5) -> Poles:
+    """The same on [1, kappa], for alpha = 1/2 by conformal map (method 3 of [2]_).
 
-def zolotarev_poles(kappa: float, m: int) -> Poles:
-    """The same for alpha = 1/2, best on [1, kappa] by conformal map (method 3 of [2]_).
-
-    The poles are ``sc(t_j | 1 - 1/kappa)^2`` at the midpoints of m equal parts of the quarter
-    period; a library that takes ``1 - 1/kappa`` would have lost the digits of 1/kappa.
+    Other powers keep the poles, which asymptotically are the best for all of them, and fit their
+    weights. The poles are ``sc(t_j | 1 - 1/kappa)^2`` at the midpoints of m equal parts of the
+    quarter period; a library that takes ``1 - 1/kappa`` would have lost the digits of 1/kappa.
     """
     # quarter period and amplitude by the arithmetic-geometric mean (DLMF 22.20)
     a, b, ratios = [1.0], [kappa**-0.5], [0.0]
@@ -70,19 +74,26 @@ def zolotarev_poles(kappa: float, m: int) -> Poles:
     # near the pole of the tangent by symmetry: sc(K - t) = kappa^(1/2) / sc(t)
     pole[(m + 1) // 2 :] = kappa / pole[: m // 2][::-1]
     weight = 2 * period / (np.pi * m) * np.sqrt((1 + pole) * (1 + pole / kappa))
+    if alpha != 0.5:
+        x = kappa ** (0.5 - 0.5 * np.cos(np.linspace(0.0, np.pi, 8 * m + 50)))[:, None]
+        terms = weight * pole ** (0.5 - alpha) * x**alpha / (pole + x)
+        weight = weight * pole ** (0.5 - alpha) * np.linalg.lstsq(terms, np.ones(len(x)))[0]
     return pole, np.ones(m), weight
 
 
 @functools.lru_cache(maxsize=256)
 def poles_for(alpha: float, kappa: float, tol: float) -> tuple[Poles, str]:
     """The fewest poles for relative error ``tol`` on [1, kappa]; where they come from."""
-    x = np.geomspace(1.0, kappa, 400)
+    # denser at the ends, where the best approximations have their extrema
+    x = kappa ** (0.5 - 0.5 * np.cos(np.linspace(0.0, np.pi, 600)))
     center = kappa**0.5
-    for m in range(1, _MOST + 1):
+    # no rational function of fewer poles is good enough (Zolotarev's bound, with some slack)
+    least = int(0.7 * np.log(4 / tol) * np.log(4 * kappa) / (2 * np.pi**2))
+    for m in range(max(1, least), _MOST + 1):
         u, v, w = pade_poles(alpha, m)
         candidates = [((u, v / center, w * center**-alpha), "Padé")]
-        if alpha == 0.5 and kappa > 1.01:
-            candidates.append((zolotarev_poles(kappa, m), "Zolotarev"))
+        if alpha < 1.0 and kappa > 1.01:
+            candidates.append((zolotarev_poles(kappa, m, alpha), "Zolotarev"))
         for poles, name in candidates:
             u, v, w = poles
             value = (w / (u + v * x[:, None])).sum(axis=1)
@@ -115,9 +126,9 @@ def by_poles(flat: Any, largest: Any, call: Call) -> Result:
                 # a little wider than computed, in steps that share their poles
                 wide = float(2.0 ** (np.ceil(np.log2(max(kappa, 1.0)) + 0.05)))
                 try:
-                    (u, v, weight), _ = poles_for(alpha, wide, call.tol or 16 * eps)
+                    (u, v, weight), _ = poles_for(alpha, wide, call.tol or 32 * eps)
                 except ValueError:
-                    status[item], (u, v, weight) = FAILED, pade_poles(alpha, 1)
+                    status[item], (u, v, weight) = HARD, pade_poles(alpha, 1)
                 low = w[item, 0] * 0.98 if status[item] == OK else 1.0
                 poles.append((u, v / low, weight * low**-alpha))
                 count[item] = len(u)
@@ -126,10 +137,15 @@ def by_poles(flat: Any, largest: Any, call: Call) -> Result:
         y = 0.5 * (y + _ops.adjoint(y))
         y = y * _power(exponent, float(call.function.power), y)
     lower = lower * np.exp2(exponent)
-    return Result(blank(y, status != OK), status, count, lower, "pade")
+    found = Result(blank(y, status != OK), status, count, lower, "pade")
+    hard = np.flatnonzero(status == HARD)
+    if not len(hard):
+        return found
+    part = by_eigenvectors(take(flat, hard), largest[hard], False, call)
+    return merge(found, hard, part)
 
 
-def by_series(flat: Any, largest: Any, call: Call) -> Result:
+def by_series(flat: Any, call: Call) -> Result:
     """``A^(whole - num/den)`` by the binomial series at ``I - A/||A||_F``, ``steps`` terms."""
     alpha, whole = _alpha(call)
     terms = 10 if call.steps is None else call.steps
@@ -159,7 +175,6 @@ def _alpha(call: Call) -> tuple[float, int]:
 
 def _scaled(h: Any, call: Call) -> tuple[Any, Any]:
     """The matrix near norm one and the exponents of two; by the Frobenius norm for ``steps``."""
-    xp = _xp.namespace(h)
     norm = frobenius(h)
     norm = np.where(norm > 0, norm, 1.0)
     exponent = np.log2(norm) if call.steps is not None else np.ceil(np.log2(norm))

@@ -177,7 +177,9 @@ def _error(
         )
         return NotPositiveSemidefiniteError(msg, every, result)
     if kind == SINGULAR and function.name == "sign":
-        msg = f"{name}: a has an eigenvalue that is zero to working precision{which}: it has no sign"
+        msg = (
+            f"{name}: a has an eigenvalue that is zero to working precision{which}: it has no sign"
+        )
         return SingularMatrixError(msg, every, result)
     if kind == SINGULAR:
         ways = "give damp=, rel_damp= or rcond=, or a wider compute_dtype"

@@ -12,7 +12,7 @@ OK, NONFINITE, ASYMMETRIC, HARD = _ops.OK, _ops.NONFINITE, _ops.ASYMMETRIC, _ops
 INDEFINITE, SINGULAR, NO_ROOT, FAILED = 4, 5, 6, 7
 # Up to this order matrices go one per thread with serial BLAS; above, BLAS has the threads.
 # By the order alone, so that a result does not depend on the batch it travels in.
-SERIAL = 128
+SERIAL = 256
 # A power whose denominator is larger is no root of a useful order, but a float that is one.
 _ROOTS = 64
 
@@ -122,10 +122,8 @@ def by_eigenvectors(flat: Any, largest: Any, exact: bool, call: Call) -> Result:
         )
         wide = np.abs(power) > 100
         scale = np.ldexp(1.0, np.where(wide, 0, power))
-        x = _ops.GRAM(
-            v * xp.astype(factor, v.dtype)[:, None, :],
-            _xp.from_numpy(scale, xp, like=flat, dtype=w_device.dtype), threads,
-        )  # fmt: skip
+        unit = _xp.from_numpy(scale, xp, like=flat, dtype=w_device.dtype)
+        x = _ops.GRAM(v, factor, unit, threads)
         if low.any():
             part = _xp.from_numpy(low * scale, xp, like=flat, dtype=w_device.dtype)
             x = x + xp.astype(part, x.dtype)[:, None, None] * _ops.eye_like(x)
@@ -162,8 +160,10 @@ def by_entries(flat: Any, call: Call) -> Result:
 
 def _identity_mask(a: Any) -> Any:
     xp = _xp.namespace(a)
-    return xp.astype(xp.real(_ops.eye_like(a)), xp.bool) if xp is not np else np.eye(
-        a.shape[-1], dtype=bool
+    return (
+        xp.astype(xp.real(_ops.eye_like(a)), xp.bool)
+        if xp is not np
+        else np.eye(a.shape[-1], dtype=bool)
     )
 
 
@@ -233,6 +233,16 @@ def put(x: Any, index: Any, part: Any) -> Any:
     order = np.arange(x.shape[0])
     order[index] = len(order) + np.arange(len(index))
     return take(_xp.namespace(x).concat([x, part]), order)
+
+
+def merge(base: Result, index: Any, part: Result) -> Result:
+    """``base`` with the members ``index`` replaced."""
+    status, iterations, lower = base.status.copy(), base.iterations.copy(), base.lower.copy()
+    status[index], iterations[index], lower[index] = part.status, part.iterations, part.lower
+    x = part.x if len(index) == len(status) else put(base.x, index, part.x)
+    names = [m for m in (base.method, *part.method.split("+")) if m != "none"]
+    method = part.method if len(index) == len(status) else "+".join(dict.fromkeys(names))
+    return Result(x, status, iterations, lower, method)
 
 
 def blank(x: Any, bad: Any) -> Any:
