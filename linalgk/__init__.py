@@ -9,11 +9,21 @@ if TYPE_CHECKING:
     from linalgk import errors, testing, typing
     from linalgk._config import config_context, show_config
     from linalgk._dispatch import explain, functions, ops
-    from linalgk.matfun import inv_root, invsqrtm, logm, minimax_schedule, powm, signm, sqrtm
+    from linalgk.matfun import (
+        InverseRoot,
+        inv_root,
+        invsqrtm,
+        logm,
+        minimax_schedule,
+        powm,
+        signm,
+        sqrtm,
+    )
 
 # Where each public name lives; it is imported on first use, so that `import linalgk` costs
 # little more than NumPy.
 _HOME = {
+    "InverseRoot": "linalgk.matfun",
     "config_context": "linalgk._config",
     "errors": None,
     "explain": "linalgk._dispatch",
@@ -32,6 +42,7 @@ _HOME = {
 }
 
 __all__ = [
+    "InverseRoot",
     "config_context",
     "errors",
     "explain",

@@ -6,6 +6,7 @@ pointers that SciPy exports for Cython do neither.
 
 import ctypes
 import functools
+import itertools
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class Evd:
 
 
 def herk(b, c, alpha):
-    """Upper row-major triangle of ``c = alpha b^T conj(b)`` for row-major b of shape (k, n)."""
+    """Upper row-major triangle of ``c = alpha b^H b`` for row-major b of shape (k, n)."""
     letter = _LETTER[b.dtype.name]
     k, n = b.shape
     real = np.empty(0, b.dtype).real.dtype
@@ -106,3 +107,53 @@ class Inverse:
             n, a.ctypes.data, n, pivots, self._work.ctypes.data, ref(self._lwork), info
         )  # fmt: skip
         return np.log(diagonal).sum()
+
+
+def solve_upper(y, rows):
+    """With ``Y = L L^H`` overwrite the rows of ``V^T`` by those of ``(V L^{-H})^T``.
+
+    Overwrites y as well; nonzero where Y is not positive definite.
+    """
+    letter = _LETTER[y.dtype.name]
+    n, info, one = ctypes.c_int(len(y)), ctypes.c_int(0), np.ones(1, y.dtype)
+    ref, lower = ctypes.byref, ctypes.c_char(b"L")
+    # Fortran sees conj(Y), whose factor is conj(L), and V: V conj(conj(L))^{-H} = V L'^{-T}
+    _routine("lapack", f"{letter}potrf", 5)(ref(lower), ref(n), y.ctypes.data, ref(n), ref(info))
+    if info.value:
+        return info.value
+    right, plain, general = ctypes.c_char(b"R"), ctypes.c_char(b"T"), ctypes.c_char(b"N")
+    _routine("blas", f"{letter}trsm", 11)(
+        ref(right), ref(lower), ref(plain), ref(general), ref(n), ref(n), one.ctypes.data,
+        y.ctypes.data, ref(n), rows.ctypes.data, ref(n),
+    )  # fmt: skip
+    return 0
+
+
+def hermitian_product(a, vectors, right, out, panels):
+    """Upper row-major triangle of ``out = V^H A V``; vectors is conj(V) in columns of a Fortran
+    matrix, right is workspace.
+
+    SciPy's BLAS does these products as it does the factorisations around them: after a product by
+    NumPy's own library, that library's idle threads would spin on the cores for milliseconds.
+    """
+    letter = _LETTER[a.dtype.name]
+    n, size = len(a), a.itemsize
+    one, zero = np.ones(1, a.dtype), np.zeros(1, a.dtype)
+    ref, plain = ctypes.byref, ctypes.c_char(b"N")
+    adjoint = ctypes.c_char(b"C" if a.dtype.kind == "c" else b"T")
+    order = ctypes.c_int(n)
+    multiply = _routine("blas", f"{letter}gemm", 13)
+    # Fortran sees conj(A): conj(A) conj(V), of which conj(V)^H makes conj(V^H A V)
+    multiply(
+        ref(plain), ref(plain), ref(order), ref(order), ref(order), one.ctypes.data,
+        a.ctypes.data, ref(order), vectors.ctypes.data, ref(order), zero.ctypes.data,
+        right.ctypes.data, ref(order),
+    )  # fmt: skip
+    edges = [n * k // panels for k in range(panels + 1)]
+    for lo, hi in itertools.pairwise(edges):
+        rows, cols, start = ctypes.c_int(n - lo), ctypes.c_int(hi - lo), lo * n * size
+        multiply(
+            ref(adjoint), ref(plain), ref(rows), ref(cols), ref(order), one.ctypes.data,
+            vectors.ctypes.data + start, ref(order), right.ctypes.data + start, ref(order),
+            zero.ctypes.data, out.ctypes.data + start + lo * size, ref(order),
+        )  # fmt: skip

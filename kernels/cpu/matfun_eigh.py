@@ -42,14 +42,14 @@ def gram(v, factor, scale, threads):
             if v.dtype.kind == "c":
                 np.conj(b, out=b)
             herk(b, out[item], scale[item])
-        _mirror(out, start, stop)
+        mirror(out, start, stop)
 
     run(work, batch, threads)
     return out
 
 
 @njit
-def _mirror(c, start, stop):
+def mirror(c, start, stop):
     """Copy the upper triangle to the lower, block by block so that both stay in cache."""
     n = c.shape[1]
     for item in range(start, stop):

@@ -6,11 +6,21 @@ import numpy as np
 
 from linalgk._dispatch import Explanation, Function
 from linalgk.matfun import _apply, _ops, _powers, _roots
+from linalgk.matfun._inverse_root import InverseRoot
 from linalgk.matfun._minimax import minimax_schedule
 from linalgk.matfun._powers import logm, powm, signm
 from linalgk.matfun._roots import inv_root, invsqrtm, sqrtm
 
-__all__ = ["inv_root", "invsqrtm", "logm", "minimax_schedule", "powm", "signm", "sqrtm"]
+__all__ = [
+    "InverseRoot",
+    "inv_root",
+    "invsqrtm",
+    "logm",
+    "minimax_schedule",
+    "powm",
+    "signm",
+    "sqrtm",
+]
 
 
 Sample = tuple[tuple[Any, ...], dict[str, Any]]

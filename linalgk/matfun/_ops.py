@@ -65,6 +65,43 @@ def gram(v: Any, factor: Any, scale: Any, threads: int = 1) -> Any:
     return product * xp.astype(scale, v.dtype)[:, None, None]
 
 
+def congruence(a: Any, v: Any, threads: int = 1) -> Any:
+    """``V^H A V`` of Hermitian members, exactly Hermitian."""
+    product = adjoint(v) @ (a @ v)
+    return 0.5 * (product + adjoint(product))
+
+
+def hermitian_square(y: Any, threads: int = 1) -> Any:
+    """``Y^2`` of Hermitian members, exactly Hermitian."""
+    product = y @ y
+    return 0.5 * (product + adjoint(product))
+
+
+def congruence_inverse(v: Any, y: Any, threads: int = 1) -> Any:
+    """``V Y^{-1} V^H``, exactly Hermitian; Y is positive definite."""
+    product = v @ (_xp.namespace(v).linalg.inv(y) @ adjoint(v))
+    return 0.5 * (product + adjoint(product))
+
+
+def chord(b: Any, y: Any, power: Any, s: Any, p: int, threads: int = 1) -> tuple[Any, Any]:
+    """A Newton step for ``Y^p = B`` with the derivative at ``diag(s)``, and how large it was.
+
+    ``Y_ij + (B - Y^p)_ij / sum_m s_i^m s_j^(p-1-m)`` with ``power`` for ``Y^p``; empty y and
+    power stand for ``diag(s)``. The size is that of ``change_ij / (s_i s_j)^(1/2)``, Frobenius.
+    """
+    xp = _xp.namespace(b)
+    if y.shape[0] == 0:
+        y = xp.astype(s, b.dtype)[:, None, :] * eye_like(b)
+        power = y**p
+    rows, cols = s[:, :, None], s[:, None, :]
+    kernel = xp.ones_like(rows * cols)
+    for k in range(1, p):
+        kernel = kernel * cols + rows**k
+    change = (b - power) / xp.astype(kernel, b.dtype)
+    size = xp.sum(xp.abs(change) ** 2 / (rows * cols), axis=(-2, -1))
+    return y + change, xp.sqrt(size)
+
+
 def inverse(a: Any, threads: int = 1) -> tuple[Any, Any]:
     """Inverse (b, n, n) and ``log |det|`` (b,); NaN or infinity where a member is singular."""
     xp = _xp.namespace(a)
@@ -270,6 +307,11 @@ def _spd(dtype: str, n: int = 6, batch: int = 3) -> Any:
     return np.ascontiguousarray((a @ np.conj(np.swapaxes(a, -1, -2))).astype(dtype))
 
 
+def _symmetric(dtype: str) -> Any:
+    a = _spd(dtype)
+    return 0.5 * (a + adjoint(a))
+
+
 def _newton(steps: int) -> Any:
     """Newton-Schulz coefficients, the simplest schedule there is."""
     return np.tile([1.5, -0.5, 0.0], (steps, 1))
@@ -309,6 +351,25 @@ GRAM = Op(
         np.ldexp(np.ones(3, _xp.REAL[dtype]), [0, 1, -2]), 1,
     ),
 )  # fmt: skip
+CONGRUENCE = Op(
+    "congruence", "matfun", congruence, (_cpu("congruence", "congruence"),),
+    lambda dtype: (_symmetric(dtype), _spd(dtype) / 8, 1),
+)  # fmt: skip
+HERMITIAN_SQUARE = Op(
+    "hermitian_square", "matfun", hermitian_square, (_cpu("congruence", "hermitian_square"),),
+    lambda dtype: (_symmetric(dtype), 1),
+)  # fmt: skip
+CONGRUENCE_INVERSE = Op(
+    "congruence_inverse", "matfun", congruence_inverse,
+    (_cpu("congruence", "congruence_inverse"),), lambda dtype: (_spd(dtype), _symmetric(dtype), 1),
+)  # fmt: skip
+CHORD = Op(
+    "chord", "matfun", chord, (_cpu("chord", "chord"),),
+    lambda dtype: (
+        _symmetric(dtype), _symmetric(dtype) / 2, _symmetric(dtype) / 3,
+        np.linspace(0.5, 2.0, 18, dtype=_xp.REAL[dtype]).reshape(3, 6), 3, 1,
+    ),
+)  # fmt: skip
 INVERSE = Op(
     "inverse", "matfun", inverse, (_cpu("inverse", "inverse"),), lambda dtype: (_spd(dtype), 1)
 )
@@ -332,6 +393,6 @@ GENERAL_POWER = Op(
     lambda dtype: (_spd(dtype) + np.triu(np.ones((6, 6), dtype)), -0.3, 1),
 )  # fmt: skip
 OPS = (
-    HERMITIAN_SCAN, EIGH, GRAM, INVERSE, ROOT_ITERATION, SMALL_ROOT, GENERAL_SQRT, GENERAL_LOG,
-    GENERAL_POWER,
+    HERMITIAN_SCAN, EIGH, GRAM, CONGRUENCE, HERMITIAN_SQUARE, CONGRUENCE_INVERSE, CHORD, INVERSE,
+    ROOT_ITERATION, SMALL_ROOT, GENERAL_SQRT, GENERAL_LOG, GENERAL_POWER,
 )  # fmt: skip

@@ -96,10 +96,16 @@ def is_serial(flat: Any) -> bool:
     return isinstance(flat, np.ndarray) and flat.shape[-1] <= SERIAL
 
 
-def by_eigenvectors(flat: Any, largest: Any, exact: bool, call: Call) -> Result:
-    """By eigenvectors; decides definiteness and singularity by the computed eigenvalues."""
-    xp = _xp.namespace(flat)
-    complex_ = _xp.dtype_name(flat) in _xp.COMPLEX
+class Decomposition(NamedTuple):
+    """``A = V diag(w) V^H 2^shift``; w and shift are NumPy."""
+
+    w: Any
+    v: Any
+    shift: Any
+
+
+def decompose(flat: Any, largest: Any, exact: bool, call: Call) -> Decomposition:
+    """Eigenvectors at a scale where nothing overflows."""
     # a power of 2^root near the largest entry, so that scaling is exact and its function too;
     # products of entries near 1 neither overflow nor underflow: those need no scaling
     step = call.function.root
@@ -108,34 +114,47 @@ def by_eigenvectors(flat: Any, largest: Any, exact: bool, call: Call) -> Result:
     h = _ops.scaled(flat, -shift)
     if not exact:
         h = 0.5 * (h + _ops.adjoint(h))
-    serial = is_serial(flat)
-    threads = call.threads if serial else 1
-    with _config.serial_blas if serial else _config.blas_threads():
-        w_device, v = _ops.EIGH(h, threads)
-        w = np.asarray(_xp.to_numpy(w_device), dtype=np.float64)
-        status = np.where(np.isfinite(w).all(axis=1), OK, FAILED)
-        f, power, status, lower = _on_spectrum(w, shift, status, call, complex_, largest.dtype)
-        # f = low + (f - low): the second part is a square, exactly Hermitian by one product
-        low = np.minimum(f.real.min(axis=1), 0.0)
-        factor = _xp.from_numpy(
-            np.sqrt(np.abs(f.real - low[:, None])), xp, like=flat, dtype=w_device.dtype
-        )
-        wide = np.abs(power) > 100
-        scale = np.ldexp(1.0, np.where(wide, 0, power))
-        unit = _xp.from_numpy(scale, xp, like=flat, dtype=w_device.dtype)
-        x = _ops.GRAM(v, factor, unit, threads)
-        if low.any():
-            part = _xp.from_numpy(low * scale, xp, like=flat, dtype=w_device.dtype)
-            x = x + xp.astype(part, x.dtype)[:, None, None] * _ops.eye_like(x)
-        # indefinite members of a complex batch may have complex values
-        index = np.flatnonzero(np.iscomplex(f).any(axis=1))
-        if len(index):
-            values = f[index] * scale[index, None]
-            factor = _xp.from_numpy(values, xp, like=flat, dtype=flat.dtype)
-            some = take(v, index)
-            x = put(x, index, (some * factor[:, None, :]) @ _ops.adjoint(some))
+    with blas_for(flat):
+        w, v = _ops.EIGH(h, call.threads if is_serial(flat) else 1)
+    return Decomposition(np.asarray(_xp.to_numpy(w), dtype=np.float64), v, shift)
+
+
+def assemble(flat: Any, found: Decomposition, call: Call) -> Result:
+    """The function from the eigenvectors; eigenvalues decide definiteness and singularity."""
+    xp, (w, v, shift) = _xp.namespace(flat), found
+    complex_ = _xp.dtype_name(flat) in _xp.COMPLEX
+    real = _xp.REAL[_xp.dtype_name(flat)]
+    status = np.where(np.isfinite(w).all(axis=1), OK, FAILED)
+    f, power, status, lower = _on_spectrum(w, shift, status, call, complex_, np.dtype(real))
+    # f = low + (f - low): the second part is a square, exactly Hermitian by one product
+    low = np.minimum(f.real.min(axis=1), 0.0)
+    factor = _xp.from_numpy(np.sqrt(np.abs(f.real - low[:, None])), xp, like=flat, dtype=real)
+    wide = np.abs(power) > 100
+    scale = np.ldexp(1.0, np.where(wide, 0, power))
+    unit = _xp.from_numpy(scale, xp, like=flat, dtype=real)
+    with blas_for(flat):
+        x = _ops.GRAM(v, factor, unit, call.threads if is_serial(flat) else 1)
+    if low.any():
+        part = _xp.from_numpy(low * scale, xp, like=flat, dtype=x.dtype)
+        x = x + part[:, None, None] * _ops.eye_like(x)
+    # indefinite members of a complex batch may have complex values
+    index = np.flatnonzero(np.iscomplex(f).any(axis=1))
+    if len(index):
+        values = _xp.from_numpy(f[index] * scale[index, None], xp, like=flat, dtype=flat.dtype)
+        some = take(v, index)
+        x = put(x, index, (some * values[:, None, :]) @ _ops.adjoint(some))
     x = blank(_ops.scaled(x, np.where(wide, power, 0)), status != OK)
     return Result(x, status, np.zeros(len(status), int), np.ldexp(lower, shift), "eigh")
+
+
+def by_eigenvectors(flat: Any, largest: Any, exact: bool, call: Call) -> Result:
+    """By eigenvectors, from a scan of the batch."""
+    return assemble(flat, decompose(flat, largest, exact, call), call)
+
+
+def blas_for(flat: Any) -> Any:
+    """Serial BLAS where members go one per thread, else the context's."""
+    return _config.serial_blas if is_serial(flat) else _config.blas_threads()
 
 
 def by_entries(flat: Any, call: Call) -> Result:

@@ -1,0 +1,63 @@
+"""Changes of basis ``V^H A V`` and ``V Y^{-1} V^H`` of Hermitian matrices, one triangle of each."""
+
+import numpy as np
+
+from ._lapack import herk, hermitian_product, solve_upper
+from ._threads import run
+from .matfun_eigh import mirror
+
+# Rows of the product computed at once; what lies left of the diagonal block is left out.
+_PANELS = 4
+
+
+def congruence(a, v, threads):
+    """``V^H A V`` of each member, exactly Hermitian."""
+    batch, n, _ = a.shape
+    out = np.empty((batch, n, n), a.dtype)
+
+    def work(start, stop):
+        right = np.empty((n, n), a.dtype)
+        for item in range(start, stop):
+            vectors = np.ascontiguousarray(v[item].T)
+            vectors = np.conj(vectors) if v.dtype.kind == "c" else vectors
+            member = np.ascontiguousarray(a[item])
+            hermitian_product(member, vectors, right, out[item], _PANELS if n >= 128 else 1)
+        mirror(out, start, stop)
+
+    run(work, batch, threads)
+    return out
+
+
+def hermitian_square(y, threads):
+    """``Y^2`` of Hermitian members, exactly Hermitian."""
+    batch, n, _ = y.shape
+    out = np.empty((batch, n, n), y.dtype)
+
+    def work(start, stop):
+        for item in range(start, stop):
+            herk(np.ascontiguousarray(y[item]), out[item], 1.0)
+        mirror(out, start, stop)
+
+    run(work, batch, threads)
+    return out
+
+
+def congruence_inverse(v, y, threads):
+    """``V Y^{-1} V^H`` of each member, exactly Hermitian; NaN where Y is not positive definite."""
+    batch, n, _ = v.shape
+    out = np.empty((batch, n, n), v.dtype)
+
+    def work(start, stop):
+        factor, rows = np.empty((n, n), v.dtype), np.empty((n, n), v.dtype)
+        for item in range(start, stop):
+            factor[...], rows[...] = y[item], v[item].T
+            if solve_upper(factor, rows):
+                out[item] = np.nan
+            else:
+                if v.dtype.kind == "c":
+                    np.conj(rows, out=rows)
+                herk(rows, out[item], 1.0)
+        mirror(out, start, stop)
+
+    run(work, batch, threads)
+    return out
