@@ -18,6 +18,7 @@ References
    Notices AMS 54 (2007).
 """
 
+import functools
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -25,7 +26,7 @@ from numpy.typing import DTypeLike, NDArray
 
 __all__ = [
     "Spectrum", "spd_matrix", "psd_factor", "random_matrix",
-    "mp_sqrtm", "mp_invsqrtm", "mp_sqrtm_general",
+    "mp_funm", "mp_sqrtm", "mp_invsqrtm", "mp_sqrtm_general",
     "reference_sqrtm", "reference_invsqrtm", "reference_sqrtm_general",
     "to_numpy", "relative_error", "assert_close",
 ]  # fmt: skip
@@ -228,7 +229,7 @@ def mp_sqrtm(a: Any, dps: int = 50) -> Array:
     array([[2., 1.],
            [1., 2.]])
     """
-    return _mp_hermitian(a, dps, inverse=False)
+    return mp_funm(a, lambda x: max(x, 0) ** 0.5, dps, least=-1)
 
 
 def mp_invsqrtm(a: Any, dps: int = 50) -> Array:
@@ -240,7 +241,7 @@ def mp_invsqrtm(a: Any, dps: int = 50) -> Array:
     array([[0.5 , 0.  ],
            [0.  , 0.25]])
     """
-    return _mp_hermitian(a, dps, inverse=True)
+    return mp_funm(a, lambda x: 1 / x**0.5, dps, least=0)
 
 
 def mp_sqrtm_general(a: Any, dps: int = 50) -> Array:
@@ -259,22 +260,46 @@ def mp_sqrtm_general(a: Any, dps: int = 50) -> Array:
         return _from_mp(mp.sqrtm(mp.matrix(a.tolist())), a)
 
 
-def _mp_hermitian(a: Any, dps: int, *, inverse: bool) -> Array:
+def mp_funm(a: Any, function: Any, dps: int = 50, *, least: int | None = None) -> Array:
+    """Function of one Hermitian matrix through its eigenvalues, by mpmath.
+
+    Parameters
+    ----------
+    a : array, shape (n, n)
+    function : callable
+        From a real mpmath number, with ``mpmath.workdps(dps)``, to another.
+    dps : int
+        As in `mp_sqrtm`.
+    least : {-1, 0}, optional
+        Refuse negative eigenvalues, or those and zero.
+
+    Examples
+    --------
+    >>> mp_funm([[4.0, 0.0], [0.0, 16.0]], lambda x: 1 / x)
+    array([[0.25  , 0.    ],
+           [0.    , 0.0625]])
+    """
     import mpmath as mp
 
     a = to_numpy(a)
     with mp.workdps(dps):
-        eig = mp.eighe if a.dtype.kind == "c" else mp.eigsy
-        w, q = eig(mp.matrix(a.tolist()))
+        w, q = _mp_eigh(a.tobytes(), a.shape[0], a.dtype.str, dps)
         # Exact zeros come out as rounding errors of either sign, far below what doubles resolve.
         zero = max(abs(x) for x in w) * mp.mpf(10) ** (-(2 * dps) // 3)
-        if min(w) < -zero or (inverse and min(w) <= zero):
-            what = "definite" if inverse else "semidefinite"
+        if least is not None and (min(w) < -zero or (least == 0 and min(w) <= zero)):
+            what = "semidefinite" if least else "definite"
             msg = f"matrix is not positive {what}: eigenvalue {mp.nstr(min(w), 6)}"
             raise ValueError(msg)
-        roots = [mp.sqrt(max(x, mp.mpf(0))) for x in w]
-        d = mp.diag([1 / r if inverse else r for r in roots])
-        return _from_mp(q * d * q.transpose_conj(), a)
+        return _from_mp(q * mp.diag([function(x) for x in w]) * q.transpose_conj(), a)
+
+
+@functools.lru_cache(maxsize=32)
+def _mp_eigh(data: bytes, n: int, dtype: str, dps: int) -> Any:
+    import mpmath as mp
+
+    a = np.frombuffer(data, dtype).reshape(n, n)
+    with mp.workdps(dps):
+        return (mp.eighe if a.dtype.kind == "c" else mp.eigsy)(mp.matrix(a.tolist()))
 
 
 def _from_mp(x: Any, like: Array) -> Array:

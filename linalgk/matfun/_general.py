@@ -254,7 +254,7 @@ def _by_pade(a: Any, status: Any, _call: Call, eps: float, threads: int) -> Solv
     status = _singular(a, status, eps)
     x, iterations = usable(a, status), np.zeros(len(status), int)
     identity = _ops.eye_like(x)
-    nodes = 0.5 * (1 + np.cos((2 * np.arange(m) + 1) * np.pi / (2 * m)))
+    nodes = (0.5 * (1 + np.cos((2 * np.arange(m) + 1) * np.pi / (2 * m)))).tolist()
     for k in range(30):
         square = x @ x
         active = ~(frobenius(square - identity) <= n * eps)
@@ -288,7 +288,8 @@ def sign_by_products(flat: Any, largest: Any, call: Call, method: str) -> Result
     x = 0.5 * (x + _ops.adjoint(x))
     coeffs: list[Any] = []
     if method == "minimax":
-        coeffs = list(schedule(max(eps**0.75, 1e-9), call.tol, call.steps))
+        # Python floats, which leave the dtype of an array alone
+        coeffs = schedule(max(eps**0.75, 1e-9), call.tol, call.steps).tolist()
     limit = call.steps if call.steps is not None else 100
     identity, done = _ops.eye_like(x), 0
     previous = np.full(len(largest), np.inf)

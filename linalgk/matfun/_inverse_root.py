@@ -127,6 +127,8 @@ class InverseRoot:
         absolute = _validate.per_member("damp", self.damp, batch)
         # a copy, because the caller may go on changing the matrix in place
         flat = flat + _shifts(absolute, flat) if absolute.any() else flat + 0
+        if not math.prod(x.shape):
+            return face.leave(x + 0, original)
         found, decomposition, fresh = self._solve(flat, call)
         good = found.status == OK
         result = face.leave(xp.reshape(found.x, tuple(x.shape)), original)
@@ -330,7 +332,7 @@ def _refresh(flat: Any, old: Decomposition, call: Call, exact: bool) -> tuple[An
         diagonal = np.asarray(_xp.to_numpy(xp.linalg.diagonal(b)).real, dtype=np.float64)
         good = np.asarray((diagonal > 0).all(axis=1))
         diagonal = np.where(good[:, None], diagonal, 1.0)
-        s = _xp.from_numpy(diagonal ** (1 / p.numerator), xp, like=b, dtype=real)
+        s = _xp.from_numpy(diagonal ** (1 / p.numerator), xp, like=b, dtype=real.name)
         y, size = _ops.CHORD(b, b[:0], b[:0], s, p.numerator, call.threads)
         # relative to the matrix: a change of Y in units of sqrt(s_i s_j), times p for that of B
         last = p.numerator * _host(size) / math.sqrt(n)

@@ -268,7 +268,7 @@ def general_log(a: Any, threads: int = 1) -> Any:
     near, roots = _roots_near_identity(a, threads)
     identity = eye_like(a)
     e, total = near - identity, xp.zeros_like(a)
-    for x, w in zip(*np.polynomial.legendre.leggauss(_NODES), strict=True):
+    for x, w in zip(*(v.tolist() for v in np.polynomial.legendre.leggauss(_NODES)), strict=True):
         total = total + 0.5 * w * INVERSE(identity + 0.5 * (x + 1) * e, threads)[0]
     factor = _xp.from_numpy(np.ldexp(1.0, roots), xp, like=a, dtype=a.dtype)[:, None, None]
     return factor * (e @ total)

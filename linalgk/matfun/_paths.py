@@ -49,6 +49,8 @@ def choose_method(
     if hermitian:
         if spectrum:
             return "eigh", "rel_damp and rcond need the spectrum"
+        if function.name == "power" and function.power in range(9):
+            return "products", "a small integer power"
         if n == 1:
             return "closed_form", "n = 1"
         if lanes <= SMALL and function.factors is not None:
@@ -88,7 +90,7 @@ def solve(flat: Any, call: Call) -> Result:
         spectrum = call.rel_damp is not None
         method, _ = choose_method(call.function, n, dtype, hermitian=True, spectrum=spectrum)
     sign = call.function.name == "sign"
-    if call.assume_a == "gen" or method in _general.METHODS or (sign and method == "pade"):
+    if call.assume_a == "gen" or call.method in _general.METHODS or (sign and method == "pade"):
         return _general.solve(flat, call)
     if method in ("minimax", "newton_schulz") and call.function.factors is not None:
         return _iterative(flat, call, method)
@@ -174,6 +176,9 @@ def _hermitian(flat: Any, call: Call, method: str) -> Result:
 
 
 def _full(flat: Any, largest: Any, exact: bool, call: Call, method: str) -> Result:
+    if method == "products":
+        found = _general.solve(flat, call._replace(method=method))
+        return found._replace(x=0.5 * (found.x + _ops.adjoint(found.x)))
     if method == "pade":
         return by_poles(flat, largest, call)
     if method == "taylor":

@@ -116,7 +116,14 @@ def by_poles(flat: Any, largest: Any, call: Call) -> Result:
     with _config.serial_blas if serial else _config.blas_threads(), np.errstate(all="ignore"):
         x, exponent = _scaled(h, call)
         lower, count = np.full(len(largest), np.nan), np.full(len(largest), call.steps or 0)
-        if call.steps is not None:
+        if call.steps is not None and whole and alpha == 0.5:
+            # the [m/m] approximant of the paper: (2m+1) - 2/(2m+1) sum tan^2 / (sin^2 + cos^2 x)
+            m = call.steps
+            angle = np.arange(1, m + 1) * np.pi / (2 * m + 1)
+            own = np.sin(angle) ** 2, np.cos(angle) ** 2, 2 / (2 * m + 1) * np.tan(angle) ** 2
+            y = (2 * m + 1) * _ops.eye_like(x) - _sum(x, [own] * len(largest), threads)
+            whole = 0
+        elif call.steps is not None:
             y = _sum(x, [pade_poles(alpha, call.steps)] * len(largest), threads)
         else:
             w = np.asarray(_xp.to_numpy(xp.linalg.eigvalsh(usable(x, status))), dtype=np.float64)
