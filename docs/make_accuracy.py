@@ -1,4 +1,4 @@
-"""Measure every root method against a 50-digit reference: ``python docs/make_accuracy.py``.
+"""Measure every method against a 50-digit reference: ``python docs/make_accuracy.py``.
 
 Writes ``docs/_generated/accuracy.json``, from which the accuracy page makes its table and its plot,
 and whose claims ``tests/test_stories.py`` checks. Takes some ten seconds.
@@ -13,27 +13,60 @@ from pathlib import Path
 import numpy as np
 
 import linalgk as lk
-from linalgk.testing import mp_invsqrtm, mp_sqrtm, relative_error, spd_matrix
+from linalgk.testing import mp_funm, relative_error, spd_matrix
 
 TARGET = Path(__file__).with_name("_generated") / "accuracy.json"
 ORDER = 16
 # Condition numbers by precision: from easy to the edge of what the dtype can hold.
 KAPPAS = {"double": (1e1, 1e3, 1e6, 1e9, 1e12, 1e15), "single": (1e1, 1e3, 1e6)}
 DTYPES = {"float64": "double", "complex128": "double", "float32": "single", "complex64": "single"}
-METHODS = ("eigh", "minimax", "newton_schulz", "schur")
+ITERATIONS = ("eigh", "minimax", "newton_schulz", "pade")
+# Denman-Beavers loses digits of the root beyond these; the general methods of inverse roots too
+DB_LIMIT = {"double": 1e9, "single": 1e3}
 # error <= FACTOR * eps * kappa ** POWER is the claim
-POWER = {"sqrtm": 0.5, "invsqrtm": 1.0}
+POWER = {"sqrtm": 0.5, "invsqrtm": 1.0, "inv_root(3)": 1.0, "inv_root(4)": 1.0, "inv_root(8)": 1.0}
+POWER |= {"logm": 1.0}
 FACTOR = 10.0
-ORACLE = {"sqrtm": mp_sqrtm, "invsqrtm": mp_invsqrtm}
+
+
+def oracle(function, a):
+    """Reference of 50 digits."""
+    if function == "logm":
+        from mpmath import log
+
+        return mp_funm(a, log, least=0)
+    if function == "sqrtm":
+        return mp_funm(a, lambda x: x**0.5, least=-1)
+    p = 2 if function == "invsqrtm" else int(function[9:-1])
+    from mpmath import root
+
+    return mp_funm(a, lambda x: 1 / root(x, p), least=0)
+
+
+def call(function, a, **options):
+    """The function itself."""
+    if function.startswith("inv_root"):
+        return lk.inv_root(a, int(function[9:-1]), **options)
+    return getattr(lk, function)(a, **options)
+
+
+def methods(function):
+    """Those with a claim; the series has none."""
+    if function == "logm":
+        return ("eigh",)
+    return (*ITERATIONS, "schur", "db") if function in ("sqrtm", "invsqrtm") else ITERATIONS
 
 
 def keys():
     """Function, asked method, dtype, computing dtype, order and condition of every row."""
     for function in POWER:
-        for method in METHODS:
+        for method in methods(function):
             for dtype, precision in DTYPES.items():
                 for kappa in KAPPAS[precision]:
-                    yield function, method, dtype, dtype, ORDER, kappa
+                    if method != "db" or kappa <= DB_LIMIT[precision]:
+                        yield function, method, dtype, dtype, ORDER, kappa
+        if function not in ("sqrtm", "invsqrtm"):
+            continue
         for dtype in DTYPES:
             yield function, "closed_form", dtype, dtype, 2, 1e3
         for kappa in KAPPAS["single"]:
@@ -46,9 +79,9 @@ def measure(function, method, dtype, compute, n, kappa, references=None):
     a = spd_matrix(n, kappa, dtype=dtype, rng=0)
     key = (function, dtype, n, kappa)
     if key not in references:
-        references[key] = ORACLE[function](a)
+        references[key] = oracle(function, a)
     options = {} if compute == dtype else {"compute_dtype": compute}
-    x, info = getattr(lk, function)(a, method=method, return_info=True, **options)
+    x, info = call(function, a, method=method, return_info=True, **options)
     eps = float(np.finfo(dtype).eps)
     # a wider computation leaves its own error and the rounding of the result
     work = float(np.finfo(compute).eps)

@@ -155,7 +155,7 @@ def functions() -> list[Function]:
     --------
     >>> import linalgk as lk
     >>> [f.name for f in lk.functions()]
-    ['invsqrtm', 'minimax_schedule', 'sqrtm']
+    ['inv_root', 'invsqrtm', 'logm', 'minimax_schedule', 'powm', 'signm', 'sqrtm']
     """
     return _records(Function)
 
@@ -190,7 +190,7 @@ def explain(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanati
     Examples
     --------
     >>> import numpy as np, linalgk as lk
-    >>> lk.explain(lk.sqrtm, np.eye(200)).method
+    >>> lk.explain(lk.sqrtm, np.eye(200) + 1).method
     'eigh'
     """
     for record in functions():

@@ -215,13 +215,7 @@ def random_matrix(
 
 
 def mp_sqrtm(a: Any, dps: int = 50) -> Array:
-    """Principal square root of one Hermitian positive semidefinite matrix, by mpmath.
-
-    Parameters
-    ----------
-    a : array, shape (n, n)
-    dps : int
-        Decimal digits of the computation; its result is rounded once, to a double.
+    """Principal square root of one Hermitian positive semidefinite matrix, as `mp_funm`.
 
     Examples
     --------
@@ -233,14 +227,7 @@ def mp_sqrtm(a: Any, dps: int = 50) -> Array:
 
 
 def mp_invsqrtm(a: Any, dps: int = 50) -> Array:
-    """Inverse square root of one Hermitian positive definite matrix, by mpmath; see `mp_sqrtm`.
-
-    Examples
-    --------
-    >>> mp_invsqrtm([[4.0, 0.0], [0.0, 16.0]])
-    array([[0.5 , 0.  ],
-           [0.  , 0.25]])
-    """
+    """Inverse square root of one Hermitian positive definite matrix, as `mp_funm`."""
     return mp_funm(a, lambda x: 1 / x**0.5, dps, least=0)
 
 
@@ -269,7 +256,7 @@ def mp_funm(a: Any, function: Any, dps: int = 50, *, least: int | None = None) -
     function : callable
         From a real mpmath number, with ``mpmath.workdps(dps)``, to another.
     dps : int
-        As in `mp_sqrtm`.
+        Decimal digits of the computation; its result is rounded once, to a double.
     least : {-1, 0}, optional
         Refuse negative eigenvalues, or those and zero.
 
@@ -530,11 +517,6 @@ def to_numpy(x: Any) -> Array:
     """Copy or view any array on the host as NumPy: CuPy, PyTorch, JAX, ``__array__`` or DLPack.
 
     Gradients are dropped; bfloat16 tensors, which NumPy has no name for, become float32.
-
-    Examples
-    --------
-    >>> to_numpy([1, 2])
-    array([1, 2])
     """
     if hasattr(x, "detach"):
         x = x.detach().cpu().resolve_conj()
@@ -583,10 +565,6 @@ def assert_close(x: Any, ref: Any, rtol: float, *, label: str = "") -> None:
     """Raise AssertionError unless the `relative_error` of every batch member is at most `rtol`.
 
     The message begins with `label` and names the worst member.
-
-    Examples
-    --------
-    >>> assert_close(np.eye(2), np.eye(2), 0)
     """
     error = relative_error(x, ref)
     good = error <= rtol

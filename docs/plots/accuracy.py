@@ -8,12 +8,13 @@ import matplotlib.pyplot as plt
 # Sphinx runs this in the folder of this file, without a __file__.
 result = json.loads(Path("../_generated/accuracy.json").read_text(encoding="utf-8"))
 COLOURS = {"eigh": "C0", "minimax": "C1", "newton_schulz": "C2", "schur": "C3"}
+COLOURS |= {"pade": "C4", "db": "C5"}
 SHAPES = {"float64": "o", "complex128": "s", "float32": "^", "complex64": "v"}
-figure, axes = plt.subplots(1, 2, sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 3, sharey=True, layout="constrained", figsize=(9, 4.8))
 for axis, function, title in zip(
     axes,
-    ("sqrtm", "invsqrtm"),
-    ("square root", "inverse square root"),
+    ("sqrtm", "invsqrtm", "inv_root(4)"),
+    ("square root", "inverse square root", "inverse fourth root"),
     strict=True,
 ):
     rows = [r for r in result["rows"] if r["function"] == function and r["n"] > 2]

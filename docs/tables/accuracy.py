@@ -13,6 +13,10 @@ print(f"Measured with {versions} on {result['machine']}.\n")
 WHAT = {
     "sqrtm": r"Square root, theory :math:`\varepsilon\,\kappa^{1/2}`",
     "invsqrtm": r"Inverse square root, theory :math:`\varepsilon\,\kappa`",
+    "inv_root(3)": r"Inverse cube root, theory :math:`\varepsilon\,\kappa`",
+    "inv_root(4)": r"Inverse fourth root, theory :math:`\varepsilon\,\kappa`",
+    "inv_root(8)": r"Inverse eighth root, theory :math:`\varepsilon\,\kappa`",
+    "logm": r"Logarithm, theory :math:`\varepsilon\,\kappa`",
 }
 
 

@@ -234,7 +234,7 @@ def _cost(
     # per member, in units of n^3: eigenvectors and product; Schur; 8 inverses and products;
     # 12 typical minimax steps
     units = {
-        "eigh": 10.0, "schur": 28.0, "closed_form": 0.0, "db": 32.0, "newton": 24.0, "pade": 40.0,
+        "eigh": 10.0, "schur": 28.0, "closed_form": 1.0, "db": 32.0, "newton": 24.0, "pade": 40.0,
         "taylor": 20.0, "products": 4.0,
     }.get(method, 48.0 if small else 72.0)  # fmt: skip
     flops = units * n**3 * flat.shape[0] * planes**2

@@ -137,12 +137,23 @@ def _by_db(a: Any, status: Any, call: Call, eps: float, threads: int) -> Solved:
     x = a
     for _ in range(r.denominator.bit_length() - 1):
         x = _ops.general_sqrt(x, threads)
-    return _judged(a, x, status, call, eps, True, r.denominator)
+    # where Schur can do better it is asked to; elsewhere the error of the iteration is granted,
+    # a residual larger by the condition of X
+    strict = call.method == "auto" and isinstance(a, np.ndarray)
+    slack = (
+        1.0
+        if strict
+        else np.maximum(
+            10.0, 10 * frobenius(_ops.INVERSE(x, threads)[0]) * (frobenius(x) / a.shape[-1])
+        )
+    )
+    return _judged(a, x, status, call, eps, True, r.denominator, slack)
 
 
 def _judged(
-    a: Any, x: Any, status: Any, call: Call, eps: float, real: bool, root: int = 2
-) -> Solved:
+    a: Any, x: Any, status: Any, call: Call, eps: float, real: bool, root: int = 2,
+    slack: Any = 10.0,
+) -> Solved:  # fmt: skip
     """Fail members whose root is not one, or is not real; invert where the inverse was asked."""
     xp, n = _xp.namespace(a), a.shape[-1]
     product = x
@@ -150,7 +161,7 @@ def _judged(
         product = product @ x
     size, defect, norm = frobenius(a), frobenius(product - xp.astype(a, x.dtype)), frobenius(x)
     # a backward stable root has a residual of n eps ||X||^p (Higham 2008, sections 6.5 and 7.3)
-    bound = 10 * n * eps * np.maximum(norm**root, size)
+    bound = slack * n * eps * np.maximum(norm**root, size)
     status = np.where((status == OK) & ~(defect <= bound), FAILED, status)
     narrow = real and _xp.dtype_name(a) not in _xp.COMPLEX
     imaginary = _is_imaginary(x, eps, n, norm)

@@ -58,10 +58,12 @@ def powm(
         As in `sqrtm`.
     t : int, float or Fraction
         An integer power needs no eigenvalues; ``A^0`` is I.
-    assume_a, compute_dtype, check_finite, on_fail, out, return_info
+    assume_a
         As in `sqrtm`.
     method : {"auto", "eigh", "minimax", "schur", "products"}
         See Notes.
+    compute_dtype, check_finite, on_fail, out, return_info
+        As in `sqrtm`.
 
     Returns
     -------
@@ -146,7 +148,7 @@ def signm(
     ----------
     a : array, shape (..., n, n)
         As in `sqrtm`.
-    assume_a, compute_dtype, check_finite, on_fail, out, return_info
+    assume_a
         As in `sqrtm`.
     method : {"auto", "eigh", "minimax", "newton_schulz", "newton", "pade"}
         See Notes.
@@ -154,6 +156,8 @@ def signm(
         ``||X^2 - I||`` that a method of products may leave; default roundoff.
     steps : int, optional
         Exact number of its steps instead.
+    compute_dtype, check_finite, on_fail, out, return_info
+        As in `sqrtm`.
 
     Returns
     -------
@@ -226,10 +230,12 @@ def logm(
     ----------
     a : array, shape (..., n, n)
         As in `sqrtm`.
-    assume_a, compute_dtype, check_finite, on_fail, out, return_info
+    assume_a
         As in `sqrtm`.
     method : {"auto", "eigh", "schur"}
         See Notes.
+    compute_dtype, check_finite, on_fail, out, return_info
+        As in `sqrtm`.
 
     Returns
     -------
