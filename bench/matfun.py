@@ -1,6 +1,4 @@
-"""Square roots and inverse square roots: the problems, the contenders and the pytest-benchmark
-entry.
-"""
+"""Matrix functions: the problems, the contenders and the pytest-benchmark entry."""
 
 from __future__ import annotations
 
@@ -10,9 +8,11 @@ from typing import Any
 
 import numpy as np
 from linalgk_bench.peers import LINALGK, Peer, Unavailable
-from linalgk_bench.problems import Array, Arrays, Problem, Target
+from linalgk_bench.problems import Array, Arrays, Problem, Target, worst_relative_error
 
 SCIPY, NUMPY_EIGH, EIGH_ALONE = "scipy.linalg.sqrtm", "numpy eigh", "numpy eigh alone"
+SCIPY_EVD, SCIPY_POWER = "scipy eigh evd", "scipy.linalg.fractional_matrix_power"
+SCIPY_SIGN, SCIPY_LOG = "scipy.linalg.signm", "scipy.linalg.logm"
 
 
 # --- problems --------------------------------------------------------------------------------
@@ -115,6 +115,148 @@ def _target_problems() -> list[Problem]:
     return [*one, single, *batched, tiny]
 
 
+def _first_members(result: Array, ref: Array) -> float:
+    """The error of the members that have a reference."""
+    return (
+        worst_relative_error(result[: len(ref)], ref)
+        if ref.ndim == 3
+        else (worst_relative_error(result, ref))
+    )
+
+
+def _inverse_root_reference(arrays: Arrays, p: int, damp: float) -> Array:
+    """To the last digits in double precision: square roots of the square root."""
+    from linalgk import testing
+
+    a = arrays["a"]
+    a = a[:2] if a.ndim == 3 and a.shape[-1] > 64 else a
+    if a.dtype == np.float32:
+        w, v = np.linalg.eigh(a.astype(float))
+        return (v * (w + damp * w[..., -1:])[..., None, :] ** (-1 / p)) @ np.swapaxes(v, -1, -2)
+    if damp:
+        top = np.linalg.eigvalsh(a)[..., -1]
+        a = a + damp * top[..., None, None] * np.eye(a.shape[-1])
+    while p > 2:
+        a, p = testing.reference_sqrtm(a), p // 2
+    return testing.reference_invsqrtm(a)
+
+
+def _inverse_root_problem(
+    shape: tuple[int, ...], p: int, kappa: float, dtype: str = "float64", damp: float = 0.0,
+    change: float = 0.0, **rest: Any,
+) -> Problem:  # fmt: skip
+    """``A^(-1/p)``; with ``change`` after an update of the matrix by that share."""
+    *batch, n, _ = shape
+
+    def make() -> Arrays:
+        from linalgk import testing
+
+        a = testing.spd_matrix(
+            n, kappa, batch=tuple(batch), dtype=dtype if not change else "float64"
+        )
+        if not change:
+            return {"a": a}
+        # samples of the same distribution, as an average of gradients takes them
+        g = np.linalg.cholesky(a) @ np.random.default_rng(0).standard_normal(shape)
+        b = (1 - change) * a + change * (g @ g.T) / n
+        return {"a": (0.5 * (b + b.T)).astype(dtype), "before": a.astype(dtype)}
+
+    function = "InverseRoot" if change else "inv_root"
+    kind = f"change-{change:g}" if change else "log"
+    condition = f"k{kappa:.0e}".replace("e+0", "e").replace("e+", "e")
+    return Problem(
+        name=f"{function}-p{p}-{'x'.join(map(str, shape))}-{dtype}-{kind}-{condition}",
+        function=function,
+        shape=shape,
+        dtype=dtype,
+        make=make,
+        reference=lambda arrays: _inverse_root_reference(arrays, p, damp),
+        options={"p": p, "rel_damp": damp},
+        structure="pos",
+        flops=_flops(shape, "pos"),
+        nbytes=2.0 * float(np.prod(shape)) * np.dtype(dtype).itemsize,
+        error=_first_members,
+        error_bound=10 * float(np.finfo(dtype).eps) * kappa,
+        tier="target",
+        **rest,
+    )
+
+
+def _residual_problem(
+    function: str, n: int, make: Callable[[], Array], residual: Callable[[Array, Any], float],
+    target: Target, structure: str = "gen", kind: str = "general",
+) -> Problem:  # fmt: skip
+    """One matrix whose answer is judged by the residual that defines it."""
+    return Problem(
+        name=f"{function}-{n}x{n}-float64-{kind}",
+        function=function,
+        shape=(n, n),
+        dtype="float64",
+        make=lambda: {"a": make()},
+        reference=lambda arrays: arrays["a"],
+        structure=structure,
+        flops=_flops((n, n), structure),
+        nbytes=16.0 * n * n,
+        error=residual,
+        targets=(target,),
+        tier="target",
+    )
+
+
+def _near_identity() -> Array:
+    return np.random.default_rng(0).standard_normal((512, 512)) / 512**0.5 + 1.5 * np.eye(512)
+
+
+def _norm_ratio(x: Array, size: float) -> float:
+    return float(np.linalg.norm(x) / size)
+
+
+def _log_residual(x: Array, a: Array) -> float:
+    import scipy.linalg as sla
+
+    return _norm_ratio(sla.expm(x) - a, float(np.linalg.norm(a)))
+
+
+def _log_matrix() -> Array:
+    from linalgk import testing
+
+    return testing.spd_matrix(512, 1e4)
+
+
+def _function_problems() -> list[Problem]:
+    """The targets of inverse roots, signs and logarithms."""
+    return [
+        _inverse_root_problem((256, 256), 4, 1e4, targets=(Target(SCIPY_POWER, 7),)),
+        _inverse_root_problem(
+            (64, 256, 256), 4, 1e8, damp=1e-12,
+            targets=(Target(SCIPY_POWER, 10), Target(NUMPY_EIGH, 1.5)),
+        ),
+        _inverse_root_problem(
+            (4096, 8, 8), 4, 1e3, "float32", targets=(Target(NUMPY_EIGH, 4),)
+        ),
+        *(
+            _inverse_root_problem(
+                (1024, 1024), p, 1e4, "float32", change=0.05,
+                # new eigenvectors in the same precision, so at an error of the same kind
+                targets=(Target(SCIPY_EVD, 2.5), Target(NUMPY_EIGH, 2.5)),
+            )
+            for p in (2, 4)
+        ),
+        _residual_problem(
+            "sqrtm", 512, _near_identity,
+            lambda x, a: _norm_ratio(x @ x - a, float(np.linalg.norm(a))), Target(SCIPY, 1.5),
+            kind="randn-over-sqrt-n-plus-1.5",
+        ),
+        _residual_problem(
+            "signm", 512, lambda: np.random.default_rng(0).standard_normal((512, 512)),
+            lambda x, _: _norm_ratio(x @ x - np.eye(512), 512**0.5), Target(SCIPY_SIGN, 4),
+        ),
+        _residual_problem(
+            "logm", 512, _log_matrix, _log_residual, Target(SCIPY_LOG, 10), "pos", "log-k1e4"
+        ),
+    ]  # fmt: skip
+
+
 def _gallery_problems() -> list[Problem]:
     spectra: list[tuple[str, float | None]] = [("log", k) for k in (1e1, 1e4, 1e8, 1e12, 1e15)]
     spectra += [
@@ -154,7 +296,23 @@ SCHEDULE = Problem(
     error=_schedule_error,
 )
 
-PROBLEMS: list[Problem] = [*_target_problems(), *_gallery_problems(), SCHEDULE]
+POWER = Problem(
+    name="powm-256x256-float64-log-k1e4",
+    function="powm",
+    shape=(256, 256),
+    dtype="float64",
+    make=lambda: _problem("sqrtm", (256, 256), kappa=1e4).make(),
+    reference=lambda arrays: _problem("sqrtm", (256, 256)).reference(arrays),
+    options={"p": 0.5 + 2.0**-40},  # no root that a method could recognise
+    structure="pos",
+    flops=_flops((256, 256), "pos"),
+    nbytes=16.0 * 256 * 256,
+    error_bound=1e-9,
+)
+
+PROBLEMS: list[Problem] = [
+    *_target_problems(), *_function_problems(), *_gallery_problems(), SCHEDULE, POWER,
+]  # fmt: skip
 
 
 # --- contenders ------------------------------------------------------------------------------
@@ -170,7 +328,45 @@ def _linalgk(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
         # Schedules are cached, so a repeated question would time the cache.
         return lambda: function(lower * (1 + 1e-12 * next(calls)), **options)
     args = [arrays[name] for name in problem.args]
+    order = options.pop("p", None)
+    if problem.function == "InverseRoot":
+        root = lk.InverseRoot(order, **options)
+        root.update(arrays["before"])
+        # eigenvectors stay those of the matrix before, however often it is asked
+        return lambda: root.update(args[0])
+    if order is not None:
+        args.append(order)
+        options = options if problem.function == "inv_root" else {}
     return lambda: function(*args, **options)
+
+
+def _linalgk_fresh(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
+    import linalgk as lk
+
+    a, p = arrays["a"], problem.options["p"]
+    return lambda: lk.inv_root(a, p)
+
+
+def _scipy_function(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
+    import scipy.linalg as sla
+
+    a, function = arrays["a"], problem.function
+    if function in ("signm", "logm"):
+        return lambda: getattr(sla, function)(a)
+    p, damp = problem.options["p"], problem.options.get("rel_damp", 0.0)
+    power = p if function == "powm" else -1 / p
+    n = a.shape[-1]
+
+    def call() -> Array:
+        b = a
+        if damp:
+            top = np.linalg.norm(a, 2, axis=(-2, -1))
+            b = a + damp * top[..., None, None] * np.eye(n)
+        if b.ndim == 2:
+            return sla.fractional_matrix_power(b, power)
+        return np.stack([sla.fractional_matrix_power(member, power) for member in b])
+
+    return call
 
 
 def _scipy_sqrtm(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
@@ -182,18 +378,30 @@ def _scipy_sqrtm(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
     return lambda: sla.sqrtm(a)
 
 
-def _rebuild(w: Array, v: Array, inverse: bool) -> Array:
-    root = np.sqrt(np.maximum(w, 0))
+def _values(problem: Problem, w: Array) -> Array:
+    """The function of the eigenvalues."""
+    name = problem.function
+    if name in ("sqrtm", "invsqrtm"):
+        root = np.sqrt(np.maximum(w, 0))
+        return root if name == "sqrtm" else 1 / root
+    if name == "logm":
+        return np.log(w)
+    p, damp = problem.options["p"], problem.options.get("rel_damp", 0.0)
+    w = w + damp * w[..., -1:] if damp else w
+    return w ** (p if name == "powm" else -1 / p)
+
+
+def _rebuild(problem: Problem, w: Array, v: Array) -> Array:
     vh = np.swapaxes(v, -1, -2) if v.dtype.kind == "f" else np.swapaxes(v.conj(), -1, -2)
-    return (v / root[..., None, :] if inverse else v * root[..., None, :]) @ vh
+    return (v * _values(problem, w)[..., None, :]) @ vh
 
 
 def _numpy_eigh(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
-    a, inverse = arrays["a"], problem.function == "invsqrtm"
+    a = arrays["a"]
 
     def call() -> Array:
         w, v = np.linalg.eigh(a)
-        return _rebuild(w, v, inverse)
+        return _rebuild(problem, w, v)
 
     return call
 
@@ -206,11 +414,11 @@ def _numpy_eigh_alone(problem: Problem, arrays: Arrays) -> Callable[[], Any]:  #
 def _scipy_evd(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
     import scipy.linalg as sla
 
-    a, inverse = arrays["a"], problem.function == "invsqrtm"
+    a = arrays["a"]
 
     def call() -> Array:
         w, v = sla.eigh(a, driver="evd", check_finite=False)
-        return _rebuild(w, v, inverse)
+        return _rebuild(problem, w, v)
 
     return call
 
@@ -281,7 +489,7 @@ def _is_root(problem: Problem) -> bool:
 
 
 def _is_hermitian(problem: Problem) -> bool:
-    return _is_root(problem) and problem.structure == "pos"
+    return problem.structure == "pos"
 
 
 def _as_answer(result: Any) -> Array:
@@ -309,15 +517,29 @@ PEERS: list[Peer] = [
         variant_of=NUMPY_EIGH,
     ),
     _peer(EIGH_ALONE, "numpy", _is_hermitian, _numpy_eigh_alone, yardstick=True),
-    _peer("scipy eigh evd", "scipy", _is_hermitian, _scipy_evd),
-    _peer("torch eigh", "torch", _is_hermitian, _torch_eigh),
+    _peer(SCIPY_EVD, "scipy", _is_hermitian, _scipy_evd),
+    _peer(
+        SCIPY_POWER,
+        "scipy",
+        lambda p: p.function in ("inv_root", "powm") and p.shape[-1] > 64,
+        _scipy_function,
+    ),
+    _peer(SCIPY_SIGN, "scipy", lambda p: p.function == "signm", _scipy_function),
+    _peer(SCIPY_LOG, "scipy", lambda p: p.function == "logm", _scipy_function),
+    _peer("linalgk inv_root", "linalgk", lambda p: p.function == "InverseRoot", _linalgk_fresh),
+    _peer("torch eigh", "torch", lambda p: _is_root(p) and _is_hermitian(p), _torch_eigh),
     _peer(
         "torch.linalg.matrix_sqrth",
         "torch",
         lambda p: _is_hermitian(p) and p.function == "sqrtm",
         _torch_sqrth,
     ),
-    _peer("torch Newton-Schulz", "torch", _is_hermitian, _torch_newton_schulz),
+    _peer(
+        "torch Newton-Schulz",
+        "torch",
+        lambda p: _is_root(p) and _is_hermitian(p),
+        _torch_newton_schulz,
+    ),
     _peer(
         "jax.scipy.linalg.sqrtm",
         "jax",

@@ -157,3 +157,15 @@ def hermitian_product(a, vectors, right, out, panels):
             vectors.ctypes.data + start, ref(order), right.ctypes.data + start, ref(order),
             zero.ctypes.data, out.ctypes.data + start + lo * size, ref(order),
         )  # fmt: skip
+
+
+def gemm(a, b, c):
+    """``c = a b`` for row-major square matrices, by the BLAS library of the factorisations."""
+    order, plain = ctypes.c_int(len(a)), ctypes.c_char(b"N")
+    one, zero, ref = np.ones(1, a.dtype), np.zeros(1, a.dtype), ctypes.byref
+    # Fortran sees transposes: c^T = b^T a^T
+    _routine("blas", f"{_LETTER[a.dtype.name]}gemm", 13)(
+        ref(plain), ref(plain), ref(order), ref(order), ref(order), one.ctypes.data,
+        b.ctypes.data, ref(order), a.ctypes.data, ref(order), zero.ctypes.data, c.ctypes.data,
+        ref(order),
+    )  # fmt: skip

@@ -127,7 +127,8 @@ def _by_schur(a: Any, status: Any, call: Call, eps: float, threads: int) -> Solv
         x = _ops.GENERAL_LOG(a, threads)
     else:
         x = _ops.GENERAL_POWER(a, float(function.power), threads)
-    status = _singular(a, status, eps) if function.name == "log" or function.inverse else status
+    if function.name == "log" or function.inverse:
+        _, _, status = _inverted(a, status, eps, threads)
     return _plain(x, status, real, eps, a)
 
 
@@ -158,7 +159,7 @@ def _judged(
     xp, n = _xp.namespace(a), a.shape[-1]
     product = x
     for _ in range(root - 1):
-        product = product @ x
+        product = _ops.MATMUL(product, x, call.threads if is_serial(a) else 1)
     size, defect, norm = frobenius(a), frobenius(product - xp.astype(a, x.dtype)), frobenius(x)
     # a backward stable root has a residual of n eps ||X||^p (Higham 2008, sections 6.5 and 7.3)
     bound = slack * n * eps * np.maximum(norm**root, size)
@@ -172,8 +173,7 @@ def _judged(
         x = xp.real(x)
     x = xp.astype(x, a.dtype)
     if call.inverse:
-        status = _singular(x, status, eps)
-        x = xp.linalg.inv(usable(x, status))
+        x, _, status = _inverted(x, status, eps, call.threads if is_serial(a) else 1)
     return x, status, np.zeros(len(status), int)
 
 
@@ -195,11 +195,17 @@ def _plain(x: Any, status: Any, real: bool, eps: float, a: Any) -> Solved:
     return xp.astype(x, a.dtype), status, np.zeros(len(status), int)
 
 
-def _singular(x: Any, status: Any, eps: float) -> Any:
-    """Singular where the reciprocal condition is below roundoff."""
-    xp = _xp.namespace(x)
-    values = np.asarray(_xp.to_numpy(xp.linalg.svdvals(usable(x, status))))
-    return np.where((status == OK) & (values[:, -1] <= eps * values[:, 0]), SINGULAR, status)
+def _inverted(x: Any, status: Any, eps: float, threads: int) -> tuple[Any, Any, Any]:
+    """Inverse, log |det| and status: singular where the reciprocal condition is below roundoff."""
+    x = usable(x, status)
+    inverse, logdet = _ops.INVERSE(x, threads)
+    condition = frobenius(x) * frobenius(inverse)
+    status = np.where((status == OK) & ~(condition < 1 / eps), SINGULAR, status)
+    return (
+        usable(inverse, status),
+        np.where(status == OK, np.asarray(_xp.to_numpy(logdet), dtype=np.float64), 0.0),
+        status,
+    )
 
 
 def _by_products(a: Any, status: Any, call: Call, eps: float, threads: int) -> Solved:
@@ -207,8 +213,7 @@ def _by_products(a: Any, status: Any, call: Call, eps: float, threads: int) -> S
     xp = _xp.namespace(a)
     rest = call.function.power.numerator
     if rest < 0:
-        status = _singular(a, status, eps)
-        a, _ = _ops.INVERSE(usable(a, status), threads)
+        a, _, status = _inverted(a, status, eps, threads)
         rest = -rest
     x = _ops.eye_like(a) + xp.zeros_like(a)
     while rest:
@@ -225,12 +230,14 @@ def _by_newton(a: Any, status: Any, _call: Call, eps: float, threads: int) -> So
     only: ``X <- X (15 I - 10 X^2 + 3 X^4) / 8``.
     """
     xp, n = _xp.namespace(a), a.shape[-1]
-    status = _singular(a, status, eps)
+    inverse, logdet, status = _inverted(a, status, eps, threads)
     x, iterations, near = usable(a, status), np.zeros(len(status), int), np.inf
     active = np.ones(len(status), bool)
     for k in range(60):
-        inverse, logdet = _ops.INVERSE(x, threads)
-        logdet = np.where(near < 1e-2, 0.0, np.asarray(_xp.to_numpy(logdet), dtype=np.float64))
+        if k:
+            inverse, device = _ops.INVERSE(x, threads)
+            logdet = np.asarray(_xp.to_numpy(device), dtype=np.float64)
+        logdet = np.where(near < 1e-2, 0.0, logdet)
         mu = np.where(active, np.exp(-logdet / n), 1.0)
         factor = _xp.from_numpy(mu, xp, like=x, dtype=x.dtype)[:, None, None]
         x = factor * x
@@ -245,13 +252,14 @@ def _by_newton(a: Any, status: Any, _call: Call, eps: float, threads: int) -> So
             break
     identity = _ops.eye_like(x)
     for _ in range(4):
-        square = x @ x
+        square = _ops.MATMUL(x, x, threads)
         defect = frobenius(square - identity)
         if not (defect > n * eps * np.maximum(frobenius(x) ** 2 / n, 1)).any():
             break
-        x = 0.125 * (x @ (15 * identity - 10 * square + 3 * (square @ square)))
+        fourth = _ops.MATMUL(square, square, threads)
+        x = 0.125 * _ops.MATMUL(x, 15 * identity - 10 * square + 3 * fourth, threads)
         iterations += 1
-    norm, defect = frobenius(x), frobenius(x @ x - identity)
+    norm, defect = frobenius(x), frobenius(_ops.MATMUL(x, x, threads) - identity)
     failed = ~(defect <= 10 * n * eps * norm**2)
     return x, np.where((status == OK) & failed, FAILED, status), iterations
 
@@ -262,7 +270,7 @@ def _by_pade(a: Any, status: Any, _call: Call, eps: float, threads: int) -> Solv
     ``X <- X/m sum_j (X^2 + (1/x_j - 1) I)^-1 / x_j, x_j = (1 + cos((2j - 1) pi / 2m)) / 2``.
     """
     xp, n, m = _xp.namespace(a), a.shape[-1], 4
-    status = _singular(a, status, eps)
+    _, logdet, status = _inverted(a, status, eps, threads)
     x, iterations = usable(a, status), np.zeros(len(status), int)
     identity = _ops.eye_like(x)
     nodes = (0.5 * (1 + np.cos((2 * np.arange(m) + 1) * np.pi / (2 * m)))).tolist()
@@ -273,8 +281,7 @@ def _by_pade(a: Any, status: Any, _call: Call, eps: float, threads: int) -> Solv
             break
         if k == 0:
             # eigenvalues far from one only cost steps, those of X^2 meet near one
-            _, logdet = _ops.INVERSE(x, threads)
-            mu = np.exp(-np.asarray(_xp.to_numpy(logdet), dtype=np.float64) / n)
+            mu = np.exp(-logdet / n)
             factor = _xp.from_numpy(mu, xp, like=x, dtype=x.dtype)[:, None, None]
             x, square = factor * x, factor**2 * square
         total = xp.zeros_like(x)

@@ -105,7 +105,15 @@ def chord(b: Any, y: Any, power: Any, s: Any, p: int, threads: int = 1) -> tuple
 def inverse(a: Any, threads: int = 1) -> tuple[Any, Any]:
     """Inverse (b, n, n) and ``log |det|`` (b,); NaN or infinity where a member is singular."""
     xp = _xp.namespace(a)
-    return xp.linalg.inv(a), xp.linalg.slogdet(a)[1]
+    logdet = xp.linalg.slogdet(a)[1]
+    good = xp.isfinite(logdet)
+    inverted = xp.linalg.inv(_where(good, a, eye_like(a)))
+    return _where(good, inverted, xp.full_like(a, float("nan"))), logdet
+
+
+def matmul(a: Any, b: Any, threads: int = 1) -> Any:
+    """``A B`` of each pair of members."""
+    return a @ b
 
 
 def root_iteration(m: Any, x: Any, coeffs: Any, num: int, den: int, threads: int = 1) -> Any:
@@ -228,13 +236,18 @@ def general_sqrt(a: Any, threads: int = 1) -> Any:
         going = distance > n * eps
         if not bool(xp.any(going)):
             break
-        inverse, logdet = INVERSE(_where(going, m, identity), threads)
+        every = bool(xp.all(going))
+        inverse, logdet = INVERSE(m if every else _where(going, m, identity), threads)
         # finished members stay as they are, whatever batch they travel in
         logdet = xp.where((distance > 1e-2) & going, logdet, xp.zeros_like(logdet))
         mu = xp.astype(xp.exp(-logdet / (2 * n)), a.dtype)[:, None, None]
         inverse = inverse / mu**2
-        x = _where(going, 0.5 * mu * (x + x @ inverse), x)
-        m = _where(going, 0.5 * identity + 0.25 * (mu**2 * m + inverse), m)
+        new = MATMUL(x, inverse, threads) + x
+        new *= 0.5 * mu
+        inverse += mu**2 * m
+        inverse *= 0.25
+        inverse += 0.5 * identity
+        x, m = (new, inverse) if every else (_where(going, new, x), _where(going, inverse, m))
     return x
 
 
@@ -373,6 +386,10 @@ CHORD = Op(
 INVERSE = Op(
     "inverse", "matfun", inverse, (_cpu("inverse", "inverse"),), lambda dtype: (_spd(dtype), 1)
 )
+MATMUL = Op(
+    "matmul", "matfun", matmul, (_cpu("inverse", "matmul"),),
+    lambda dtype: (_spd(dtype), _spd(dtype)[::-1] / 8, 1),
+)  # fmt: skip
 ROOT_ITERATION = Op(
     "root_iteration", "matfun", root_iteration, (_cpu("iteration", "root_iteration"),),
     _sample_iteration,
@@ -394,5 +411,5 @@ GENERAL_POWER = Op(
 )  # fmt: skip
 OPS = (
     HERMITIAN_SCAN, EIGH, GRAM, CONGRUENCE, HERMITIAN_SQUARE, CONGRUENCE_INVERSE, CHORD, INVERSE,
-    ROOT_ITERATION, SMALL_ROOT, GENERAL_SQRT, GENERAL_LOG, GENERAL_POWER,
+    MATMUL, ROOT_ITERATION, SMALL_ROOT, GENERAL_SQRT, GENERAL_LOG, GENERAL_POWER,
 )  # fmt: skip
