@@ -118,7 +118,7 @@ def test_report_is_whole(quick_run):
     assert len(reader.numbers) > 20
     assert all(math.isfinite(number) for number in reader.numbers)
     assert len(reader.ids) == len(set(reader.ids))
-    assert reader.tags.count("svg") == 3
+    assert reader.tags.count("svg") == 5
     assert len(reader.images) == 2
 
 
@@ -154,7 +154,7 @@ def test_tour_without_extras(no_extras, tmp_path):
         assert any(what in note for note in done.pages["matfun"].left_out)
     assert any("32-digit" in label for label, _ in done.pages["matfun"].headlines)
     for output in (stream.getvalue(), "".join(reader.text)):
-        assert output.count("pip install 'linalgk[tour]'") == 3
+        assert output.count("pip install 'linalgk[tour]'") == 4
 
 
 def test_a_report_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch):

@@ -7,11 +7,16 @@ from ._preset import njit
 from ._threads import run
 
 _BLOCK = 32
+# Up to this order a call of LAPACK from Python costs as much as its work; NumPy loops in C, and
+# computes single precision in double.
+_SMALL = 32
 
 
 def eigh(a, threads):
     """Eigenvalues ascending (b, n), eigenvectors in columns (b, n, n); NaN where LAPACK fails."""
     batch, n, _ = a.shape
+    if n <= _SMALL:
+        return _small_eigh(a, threads)
     rows = np.empty(a.shape, a.dtype)
     w = np.empty((batch, n), a.real.dtype)
 
@@ -28,12 +33,35 @@ def eigh(a, threads):
     return w, np.conj(vectors) if a.dtype.kind == "c" else vectors
 
 
+def _small_eigh(a, threads):
+    w, v = np.empty(a.shape[:2], a.real.dtype), np.empty(a.shape, a.dtype)
+
+    def work(start, stop):
+        try:
+            w[start:stop], v[start:stop] = np.linalg.eigh(a[start:stop])
+        except np.linalg.LinAlgError:
+            for item in range(start, stop):
+                try:
+                    w[item], v[item] = np.linalg.eigh(a[item])
+                except np.linalg.LinAlgError:
+                    w[item] = np.nan
+
+    run(work, a.shape[0], threads if a.size > 2_000 else 1)
+    return w, v
+
+
 def gram(v, factor, scale, threads):
     """``scale B B^H`` with ``B = V diag(factor)`` of each member, exactly Hermitian."""
     batch, n, _ = v.shape
     out = np.empty((batch, n, n), v.dtype)
     # row-major storage transposes what Fortran sees, which conjugates the Hermitian product
     columns = v.swapaxes(-1, -2)
+
+    def small(start, stop):
+        b = v[start:stop] * factor[start:stop, None, :]
+        other = np.conj(b).swapaxes(-1, -2) * scale[start:stop, None, None]
+        np.matmul(b, other, out=out[start:stop])
+        mirror(out, start, stop)
 
     def work(start, stop):
         b = np.empty((n, n), v.dtype)
@@ -44,7 +72,7 @@ def gram(v, factor, scale, threads):
             herk(b, out[item], scale[item])
         mirror(out, start, stop)
 
-    run(work, batch, threads)
+    run(small if n <= _SMALL else work, batch, threads if v.size > 2_000 else 1)
     return out
 
 

@@ -1,5 +1,6 @@
 """Functions of Hermitian matrices by their eigenvectors, and of diagonal ones entry by entry."""
 
+import contextlib
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -154,6 +155,9 @@ def by_eigenvectors(flat: Any, largest: Any, exact: bool, call: Call) -> Result:
 
 def blas_for(flat: Any) -> Any:
     """Serial BLAS where members go one per thread, else the context's."""
+    if flat.shape[-1] <= 32:
+        # BLAS takes no second thread for so little, and asking it costs more than the work
+        return contextlib.nullcontext()
     return _config.serial_blas if is_serial(flat) else _config.blas_threads()
 
 

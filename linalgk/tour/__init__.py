@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHAPTERS", "REPORT", "Tour", "run"]
 
-CHAPTERS = ("matfun",)
+CHAPTERS = ("matfun", "functions")
 REPORT = "linalgk-tour.html"
 
 
