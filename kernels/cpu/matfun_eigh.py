@@ -61,6 +61,8 @@ def gram(v, factor, scale, threads):
         b = v[start:stop] * factor[start:stop, None, :]
         other = np.conj(b).swapaxes(-1, -2) * scale[start:stop, None, None]
         np.matmul(b, other, out=out[start:stop])
+        if v.dtype.kind == "c":
+            np.einsum("bii->bi", out[start:stop]).imag = 0
         mirror(out, start, stop)
 
     def work(start, stop):
