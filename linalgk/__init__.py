@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from linalgk import errors, testing, typing
     from linalgk._config import config_context, show_config
     from linalgk._dispatch import explain, functions, ops
+    from linalgk._plan import ArraySpec, plan
     from linalgk.matfun import (
         InverseRoot,
         inv_root,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # Where each public name lives; it is imported on first use, so that `import linalgk` costs
 # little more than NumPy.
 _HOME = {
+    "ArraySpec": "linalgk._plan",
     "InverseRoot": "linalgk.matfun",
     "config_context": "linalgk._config",
     "errors": None,
@@ -33,6 +35,7 @@ _HOME = {
     "logm": "linalgk.matfun",
     "minimax_schedule": "linalgk.matfun",
     "ops": "linalgk._dispatch",
+    "plan": "linalgk._plan",
     "powm": "linalgk.matfun",
     "show_config": "linalgk._config",
     "signm": "linalgk.matfun",
@@ -42,6 +45,7 @@ _HOME = {
 }
 
 __all__ = [
+    "ArraySpec",
     "InverseRoot",
     "config_context",
     "errors",
@@ -52,6 +56,7 @@ __all__ = [
     "logm",
     "minimax_schedule",
     "ops",
+    "plan",
     "powm",
     "show_config",
     "signm",

@@ -20,7 +20,8 @@ def _plain(x: Any) -> Any:
     """Records as dictionaries, functions by name; what only the program can use is left out."""
     if dataclasses.is_dataclass(x):
         fields = [f.name for f in dataclasses.fields(x) if f.name not in ("when", "sample")]
-        return {name: _plain(getattr(x, name)) for name in fields if name != "explain"}
+        values = {name: getattr(x, name) for name in fields if name != "explain"}
+        return {k: v is not None if k == "plan" else _plain(v) for k, v in values.items()}
     if isinstance(x, tuple):
         return [_plain(item) for item in x]
     return f"{x.__module__}.{x.__name__}" if callable(x) else x
@@ -118,7 +119,8 @@ class Function(_Record):
     # sample(size, *, xp, rng) -> args, kwargs
     sample: Callable[..., tuple[tuple[Any, ...], dict[str, Any]]] = dataclasses.field(repr=False)
     explain: Callable[..., "Explanation"] = dataclasses.field(repr=False)
-    plan: bool = False
+    # plan(like_array, ..., **options) -> worker, explanation, an array like the result
+    plan: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -104,6 +104,19 @@ def test_story_9_lists_everything_and_writes_valid_json(capsys):
     assert listed[0].startswith("inv_root eigh ")
 
 
+def test_story_10_root_half(capsys):
+    names = run("examples/story_10.py")
+    out = capsys.readouterr().out
+    assert "minimax" in out
+    assert "0 members failed" in out
+    a, z = names["layers"].astype(float), names["Z"].astype(float)
+    n, eps = a.shape[-1], float(np.finfo(np.float32).eps)
+    damped = a + 1e-6 * np.linalg.eigvalsh(a)[:, -1:, None] * np.eye(n)
+    # theory: the condition of the matrix, here 1e4, times the precision
+    w, v = np.linalg.eigh(damped)
+    assert_close(z, (v * w[:, None, :] ** -0.25) @ v.mT, 10 * eps * 1e4)
+
+
 # --- SciPy's documented examples of sqrtm --------------------------------------------------------
 
 

@@ -50,6 +50,12 @@ class Evd:
         else:
             self._call = _routine("lapack", f"{letter}syevd", 11)
 
+    @property
+    def nbytes(self):
+        """Bytes of the workspaces."""
+        arrays = (self._work, self._iwork, self._rwork)
+        return sum(array.nbytes for array in arrays if array is not None)
+
     def __call__(self, a, w):
         """Overwrite row-major ``a`` by its eigenvectors as rows (conjugated), ascending in w."""
         ref = ctypes.byref

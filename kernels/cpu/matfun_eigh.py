@@ -12,20 +12,26 @@ _BLOCK = 32
 _SMALL = 32
 
 
-def eigh(a, threads):
-    """Eigenvalues ascending (b, n), eigenvectors in columns (b, n, n); NaN where LAPACK fails."""
+def eigh(a, threads, rows=None, pool=None):
+    """Eigenvalues ascending (b, n), eigenvectors in columns (b, n, n); NaN where LAPACK fails.
+
+    Plans give memory for the vectors and a list of solvers, each with its workspace.
+    """
     batch, n, _ = a.shape
     if n <= _SMALL:
         return _small_eigh(a, threads)
-    rows = np.empty(a.shape, a.dtype)
+    rows = np.empty(a.shape, a.dtype) if rows is None else rows
+    pool = [] if pool is None else pool
     w = np.empty((batch, n), a.real.dtype)
 
     def work(start, stop):
-        solve = Evd(n, a.dtype)
+        # taking from a list and giving back are atomic
+        solve = pool.pop() if pool else Evd(n, a.dtype)
         for item in range(start, stop):
             rows[item] = a[item]
             if solve(rows[item], w[item]):
                 w[item] = np.nan
+        pool.append(solve)
 
     run(work, batch, threads)
     # LAPACK reads rows as columns, which conjugates a Hermitian matrix
@@ -50,10 +56,16 @@ def _small_eigh(a, threads):
     return w, v
 
 
-def gram(v, factor, scale, threads):
+def solvers(n, dtype, count):
+    """So many solvers for `eigh`, and the bytes of their workspaces."""
+    pool = [Evd(n, dtype) for _ in range(count)]
+    return pool, sum(solver.nbytes for solver in pool)
+
+
+def gram(v, factor, scale, threads, out=None):
     """``scale B B^H`` with ``B = V diag(factor)`` of each member, exactly Hermitian."""
     batch, n, _ = v.shape
-    out = np.empty((batch, n, n), v.dtype)
+    out = np.empty((batch, n, n), v.dtype) if out is None else out
     # row-major storage transposes what Fortran sees, which conjugates the Hermitian product
     columns = v.swapaxes(-1, -2)
 

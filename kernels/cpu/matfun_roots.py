@@ -317,14 +317,14 @@ def _groups(a, out, report, table, whole, num, den, tol, lanes, start, stop):
     return bad
 
 
-def small_root(a, whole, num, den, table, tol, threads):
+def small_root(a, whole, num, den, table, tol, threads, out=None, report=None):
     """Roots of a batch (b, n, n), their report, and the number of members that need another way.
 
     See `_groups` for the arguments and the report; members whose status is not OK hold NaN.
     """
     batch, n, _ = a.shape
-    out = np.empty_like(a)
-    report = np.empty((batch, 4))
+    out = np.empty_like(a) if out is None else out
+    report = np.empty((batch, 4)) if report is None else report
     source, target = a, out
     if a.dtype.kind == "c":
         source, target = a.view(a.real.dtype), out.view(a.real.dtype)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from linalgk._dispatch import Explanation, Function
-from linalgk.matfun import _apply, _ops, _powers, _roots
+from linalgk.matfun import _apply, _ops, _powers, _root_plan, _roots
 from linalgk.matfun._inverse_root import InverseRoot
 from linalgk.matfun._minimax import minimax_schedule
 from linalgk.matfun._powers import logm, powm, signm
@@ -64,8 +64,9 @@ _ARRAYS = ("numpy", "torch (CPU)", "jax", "array_api")
 
 
 def _record(
-    function: Any, methods: tuple[str, ...], explain: Any, sample: Any = _sample_spd
-) -> Function:
+    function: Any, methods: tuple[str, ...], explain: Any, sample: Any = _sample_spd,
+    plan: Any = None,
+) -> Function:  # fmt: skip
     return Function(
         name=function.__name__,
         function=function,
@@ -80,7 +81,19 @@ def _record(
         since="0.1",
         sample=sample,
         explain=explain,
+        plan=plan,
     )
+
+
+def _planned(function: Any, scalar: Any) -> Any:
+    def plan(a: Any, /, **options: Any) -> Any:
+        return _root_plan.build(function.__name__, scalar, _roots.METHODS, a, options)
+
+    return plan
+
+
+def _plan_inv_root(a: Any, p: Any, /, **options: Any) -> Any:
+    return _root_plan.build("inv_root", _roots.inverse_root(p), _roots.METHODS, a, options)
 
 
 def _explained(function: Any, scalar: Any, methods: tuple[str, ...]) -> Any:
@@ -101,7 +114,13 @@ def _explain_powm(a: Any, t: Any, /, **options: Any) -> Explanation:
 RECORDS = (
     *_ops.OPS,
     *(
-        _record(function, methods, _explained(function, scalar, methods), sample)
+        _record(
+            function,
+            methods,
+            _explained(function, scalar, methods),
+            sample,
+            _planned(function, scalar) if methods is _roots.METHODS else None,
+        )
         for function, scalar, methods, sample in (
             (sqrtm, _roots.SQUARE_ROOT, _roots.METHODS, _sample_spd),
             (invsqrtm, _roots.INVERSE_SQUARE_ROOT, _roots.METHODS, _sample_spd),
@@ -109,7 +128,7 @@ RECORDS = (
             (logm, _powers.LOG, _powers.LOG_METHODS, _sample_spd),
         )
     ),
-    _record(inv_root, _roots.METHODS, _explain_inv_root, _sample_with(4)),
+    _record(inv_root, _roots.METHODS, _explain_inv_root, _sample_with(4), _plan_inv_root),
     _record(powm, _powers.POWER_METHODS, _explain_powm, _sample_with(0.7)),
     Function(
         name="minimax_schedule",

@@ -210,12 +210,13 @@ def explain(
     if method in ("minimax", "newton_schulz") and function.factors is not None:
         served = len(steps_table(dtype, function, method, call.tol, call.steps)) - 1
         note += f"; members of a condition beyond about 2^{served} go to eigh"
-    return _cost(name, function, method, reason + note, flat, n, dtype)
+    return cost(name, function, method, reason + note, flat, n, dtype)
 
 
-def _cost(
+def cost(
     name: str, function: Scalar, method: str, reason: str, flat: Any, n: int, dtype: str
 ) -> Explanation:
+    """The explanation of a choice with its flops and bytes."""
     planes = 2 if dtype in _xp.COMPLEX else 1
     small = n * planes <= SMALL and method in ("minimax", "newton_schulz")
     schur = {"log": _ops.GENERAL_LOG}.get(function.name, _ops.GENERAL_POWER)

@@ -120,8 +120,11 @@ def decompose(flat: Any, largest: Any, exact: bool, call: Call) -> Decomposition
     return Decomposition(np.asarray(_xp.to_numpy(w), dtype=np.float64), v, shift)
 
 
-def assemble(flat: Any, found: Decomposition, call: Call) -> Result:
-    """The function from the eigenvectors; eigenvalues decide definiteness and singularity."""
+def assemble(flat: Any, found: Decomposition, call: Call, out: Any = None) -> Result:
+    """The function from the eigenvectors; eigenvalues decide definiteness and singularity.
+
+    ``out`` is for NumPy arrays and functions that are not negative.
+    """
     xp, (w, v, shift) = _xp.namespace(flat), found
     complex_ = _xp.dtype_name(flat) in _xp.COMPLEX
     real = _xp.REAL[_xp.dtype_name(flat)]
@@ -134,7 +137,8 @@ def assemble(flat: Any, found: Decomposition, call: Call) -> Result:
     scale = np.ldexp(1.0, np.where(wide, 0, power))
     unit = _xp.from_numpy(scale, xp, like=flat, dtype=real)
     with blas_for(flat):
-        x = _ops.GRAM(v, factor, unit, call.threads if is_serial(flat) else 1)
+        more = () if out is None else (out,)
+        x = _ops.GRAM(v, factor, unit, call.threads if is_serial(flat) else 1, *more)
     if low.any():
         part = _xp.from_numpy(low * scale, xp, like=flat, dtype=x.dtype)
         x = x + part[:, None, None] * _ops.eye_like(x)
