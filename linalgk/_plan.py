@@ -171,7 +171,8 @@ def _as_empty(x: Any) -> Any:
 
 
 def _kind(x: Any) -> tuple[Any, ...]:
-    return type(x), tuple(x.shape), x.dtype, getattr(x, "device", None)
+    shape, dtype = getattr(x, "shape", ()), getattr(x, "dtype", None)
+    return type(x), tuple(shape), dtype, getattr(x, "device", None)
 
 
 def _show(kind: tuple[Any, ...]) -> str:

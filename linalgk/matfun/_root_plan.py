@@ -125,6 +125,10 @@ class RootPlan:
 
     def _by_eigh(self, a: Any, out: Any) -> Any:
         call = self._call
+        # LAPACK reads one triangle: what stands in the other must be looked at here
+        finite = np.isfinite(a.sum(axis=(1, 2)))
+        if not finite.all():
+            a[~finite] = self._identity
         serial = a.shape[-1] <= SERIAL
         threads = call.threads if serial else 1
         if a.shape[-1] <= SMALL:
@@ -135,7 +139,8 @@ class RootPlan:
                     a, threads, self._vectors, self._pool
                 )
         found = Decomposition(np.asarray(w, dtype=np.float64), v, np.zeros(len(w), int))
-        return assemble(a, found, call, out).status
+        status = assemble(a, found, call, out).status
+        return np.where(finite, status, _ops.NONFINITE)
 
     def _by_minimax(self, a: Any, out: Any) -> Any:
         """A fixed number of products: no eigenvalues, no verdict but finiteness."""
