@@ -75,7 +75,7 @@ def _record(
         ops=_ops.OPS,
         accepts=_ARRAYS,
         gradient=False,
-        jit=False,
+        jit=True,
         rng=False,
         status="provisional",
         since="0.1",

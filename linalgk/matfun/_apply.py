@@ -7,7 +7,7 @@ import numpy as np
 
 from linalgk import _config, _validate, _xp
 from linalgk._dispatch import Explanation
-from linalgk.matfun import _general, _ops
+from linalgk.matfun import _general, _ops, _traced
 from linalgk.matfun._paths import SMALL, choose_method, empty, scan, solve, steps_table
 from linalgk.matfun._report import finish, make_info
 from linalgk.matfun._spectral import ASYMMETRIC, OK, Call, Scalar
@@ -28,6 +28,21 @@ def apply(
     original, face, x, scalar = entered(a)
     xp, dtype = _xp.namespace(x), _xp.dtype_name(x)
     n, batch = _validate.square("a", x), tuple(x.shape[:-2])
+    if face.family == "jax":
+        _traced.prepare()
+        if _xp.is_traced(x):
+            given = {
+                "assume_a": assume_a, "method": method, "tol": tol, "steps": steps, "rcond": rcond,
+                "out": out, "on_fail": on_fail,
+            }  # fmt: skip
+            fixed = _traced.options(given, function, methods, n, batch, checked)
+            work = _validate.compute_dtype(compute_dtype, dtype)
+            answer = _traced.compute(
+                name, xp.astype(x, _xp.dtype_of(xp, work)), fixed, damp, rel_damp, return_info
+            )
+            if return_info:
+                return xp.astype(answer[0], x.dtype), answer[1]
+            return xp.astype(answer, x.dtype)
     for word, value in (("damp", damp), ("rel_damp", rel_damp)):
         if _xp.face(value) is not None:
             _xp.same_family(a=original, **{word: value})
@@ -149,7 +164,8 @@ def checked(
     spectrum = rcond is not None or bool(relative.any())
     if rcond is not None:
         rcond = _validate.real_between("rcond", rcond, 0.0, 1.0)
-    if spectrum and (method not in ("auto", "eigh") or assume_a == "gen"):
+    direct = method == "eigh" or (method == "auto" and tol is None and steps is None)
+    if spectrum and (not direct or assume_a == "gen"):
         msg = "rel_damp and rcond need the spectrum: use method='eigh' and a Hermitian matrix"
         raise ValueError(msg)
     if (tol is not None or steps is not None) and method == "auto":

@@ -164,7 +164,7 @@ def small_root(
     floor = max(10 * float(xp.finfo(real).eps), 2.0 ** (1 - table.shape[0]))
     ready = fit & (low > floor * high)
     low = xp.where(ready, low, high)
-    rows = xp.astype(xp.ceil(xp.log2(high / low)), xp.int64)
+    rows = xp.astype(xp.ceil(xp.log2(high / low)), _xp.dtype_of(xp, "int64"))
     # a little more than the computed eigenvalue, which is right to n eps
     high = high * (1 + 2.0**-10)
     chosen = xp.take(_constant(table, a, real), rows, axis=0)
@@ -182,7 +182,7 @@ def small_root(
     status = xp.where(finite, status, zero + NONFINITE)
     bounds = (scaled(w[:, None, None], den * exponent)[:, 0, 0] for w in (low, high))
     report = xp.stack([status, steps, *bounds], axis=1)
-    return x, report, int(xp.sum(xp.astype(~ready, xp.int64)))
+    return x, report, int(xp.sum(xp.astype(~ready, _xp.dtype_of(xp, "int64"))))
 
 
 def scaled(x: Any, exponents: Any) -> Any:

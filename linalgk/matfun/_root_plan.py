@@ -22,9 +22,7 @@ from linalgk.matfun._spectral import (
     blas_for,
     by_entries,
 )
-
-# Share of the norm down to which a schedule of fixed steps serves where nothing is known.
-LOWER = {"float32": 1e-4, "float64": 1e-8}
+from linalgk.matfun._traced import LOWER
 
 
 class RootPlan:
@@ -213,7 +211,7 @@ class _Generic:
     def run(self, arrays: tuple[Any, ...], out: Any) -> Any:
         result, info = self._call(arrays[0], out)
         xp = _xp.namespace(info.converged)
-        self.status = xp.astype(~info.converged, xp.int64)
+        self.status = xp.astype(~info.converged, _xp.dtype_of(xp, "int64"))
         return result
 
 

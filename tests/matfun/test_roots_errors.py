@@ -55,6 +55,8 @@ def test_sparse_matrices_are_told_apart():
         ({"method": "schur", "assume_a": "pos"}, ValueError, "general"),
         ({"compute_dtype": "float16"}, ValueError, "compute_dtype"),
         ({"compute_dtype": "complex128"}, ValueError, "complex"),
+        ({"rel_damp": 1e-3, "steps": 9}, ValueError, "spectrum"),
+        ({"rcond": 1e-3, "tol": 1e-3}, ValueError, "spectrum"),
         ({"damp": -1.0}, ValueError, "damp"),
         ({"damp": np.ones(2)}, ValueError, "damp"),
         ({"damp": "x"}, TypeError, "damp"),
