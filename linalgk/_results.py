@@ -1,7 +1,6 @@
 """What comes back beside an array."""
 
 import dataclasses
-import functools
 from typing import Any
 
 
@@ -32,10 +31,3 @@ class Info:
     def to_dict(self) -> dict[str, Any]:
         """Fields by name."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-
-
-@functools.cache
-def register(tree_util: Any) -> None:
-    """Let JAX take results apart and put them together again."""
-    arrays = ["iterations", "converged", "residual", "error_estimate"]
-    tree_util.register_dataclass(Info, data_fields=arrays, meta_fields=["method"])

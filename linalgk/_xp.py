@@ -140,21 +140,9 @@ def dtype_name(x: Any) -> str:
 
 def dtype_of(xp: Any, name: str) -> Any:
     """The dtype of that name in a namespace."""
-    if xp is not np and xp.__name__.startswith("jax"):
-        # float32 for float64 unless JAX was told to keep double precision
+    if xp is not np and xp.__name__.startswith("jax"):  # float32 for float64 unless told otherwise
         return sys.modules["jax"].dtypes.canonicalize_dtype(name)
     return np.dtype(name) if xp is np else getattr(xp, name)
-
-
-def is_traced(x: Any) -> bool:
-    """Whether values are unknown, under a transformation of JAX; derivatives are refused."""
-    jax = sys.modules.get("jax")
-    if jax is None or not isinstance(x, jax.core.Tracer):
-        return False
-    if type(x).__name__ in ("JVPTracer", "LinearizeTracer"):
-        msg = "array: derivatives of this function are not available yet; use jax.lax.stop_gradient"
-        raise TypeError(msg)
-    return True
 
 
 def to_numpy(x: Any) -> Any:

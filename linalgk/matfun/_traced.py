@@ -4,6 +4,7 @@ The same algorithms without a look at any value: no member is routed by what it 
 raised; members that fail hold NaN, and `Info` says which.
 """
 
+import functools
 import math
 import sys
 from typing import Any
@@ -59,9 +60,22 @@ def compute(name: str, x: Any, call: Call, damp: Any, rel_damp: Any, return_info
     return answer, _info(a, result, good, function, method, steps, batch)
 
 
+@functools.cache
 def prepare() -> None:
-    """Make results known to JAX as trees of arrays."""
-    _results.register(sys.modules["jax"].tree_util)
+    """Let JAX take results apart and put them together again."""
+    arrays = ["iterations", "converged", "residual", "error_estimate"]
+    tree_util = sys.modules["jax"].tree_util
+    tree_util.register_dataclass(_results.Info, data_fields=arrays, meta_fields=["method"])
+
+
+def is_traced(x: Any) -> bool:
+    """Whether values are unknown, under a transformation of JAX; derivatives are refused."""
+    if not isinstance(x, sys.modules["jax"].core.Tracer):
+        return False
+    if type(x).__name__ in ("JVPTracer", "LinearizeTracer"):
+        msg = "array: derivatives of this function are not available yet; use jax.lax.stop_gradient"
+        raise TypeError(msg)
+    return True
 
 
 def _per_member(value: Any, like: Any) -> Any:
