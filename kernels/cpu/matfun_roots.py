@@ -277,7 +277,8 @@ def _groups(a, out, report, table, whole, num, den, tol, lanes, start, stop):
     # 16 elements are enough to begin at a multiple of 64 bytes
     block = allocate(out, 4 * size + (6 + table.shape[1]) * lanes + 16)
     w = aligned(block)
-    m, x, t, q = 0, size, 2 * size, 3 * size
+    # not the literal 0, which has a type of its own: every helper would be compiled for both
+    m, x, t, q = size - size, size, 2 * size, 3 * size
     top = m + 4 * size
     bound = top + 3 * lanes
     scale = bound + lanes
