@@ -6,7 +6,7 @@ from ._lapack import Evd, herk
 from ._preset import njit
 from ._threads import run
 
-_BLOCK = 32
+_BLOCK = 8  # rows of 4096 bytes share a set of the first-level cache, which has 8 ways or more
 # Up to this order a call of LAPACK from Python costs as much as its work; NumPy loops in C, and
 # computes single precision in double.
 _SMALL = 32
