@@ -173,7 +173,7 @@ def _error(
         exists = "positive semidefinite root" if noun == "root" else f"real {noun}"
         msg = (
             f"{name}: a has the negative eigenvalue {low:.6g}{which}, so that no {exists} exists; "
-            f"pass a + 0j for the complex {noun}, or add damping"
+            f"pass a + 0j for the complex {noun}{', or add damping' if noun == 'root' else ''}"
         )
         return NotPositiveSemidefiniteError(msg, every, result)
     if kind == SINGULAR and function.name == "sign":
