@@ -360,7 +360,7 @@ def _scipy_function(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
     def call() -> Array:
         b = a
         if damp:
-            top = np.linalg.norm(a, 2, axis=(-2, -1))
+            top = np.linalg.eigvalsh(a)[..., -1]
             b = a + damp * top[..., None, None] * np.eye(n)
         if b.ndim == 2:
             return sla.fractional_matrix_power(b, power)

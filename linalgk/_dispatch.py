@@ -45,9 +45,10 @@ class Implementation(_Record):
     rule: str = "always"
 
     @functools.cache  # noqa: B019 - records live as long as the program
-    def load(self) -> Callable[..., Any]:
-        """Import the kernel."""
-        function: Callable[..., Any] = getattr(importlib.import_module(self.module), self.symbol)
+    def load(self, symbol: str = "") -> Callable[..., Any]:
+        """Import the kernel, or what its module has beside it."""
+        module = importlib.import_module(self.module)
+        function: Callable[..., Any] = getattr(module, symbol or self.symbol)
         return function
 
 

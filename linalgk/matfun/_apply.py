@@ -13,7 +13,7 @@ from linalgk.matfun._report import finish, make_info
 from linalgk.matfun._spectral import ASYMMETRIC, OK, Call, Scalar
 from linalgk.typing import AssumeA, OnFail
 
-# What a method needs: the coupled iteration, a root of order 2^k, no symmetry.
+# Methods that take tol or steps, and those that need a Hermitian matrix.
 _ITERATIONS = ("minimax", "newton_schulz", "pade", "taylor")
 _HERMITIAN = ("eigh", "minimax", "newton_schulz", "pade", "taylor")
 
@@ -139,7 +139,7 @@ def checked(
     if tol is not None and method == "taylor":
         msg = "tol: the series has no error bound; give steps, the number of its terms"
         raise ValueError(msg)
-    half = function.name == "power" and abs(function.power.denominator) == 2
+    half = _general.is_square_root(function)
     if method == "closed_form" and (n > 2 or (n == 2 and not half)):
         msg = f"method: 'closed_form' needs n <= {2 if half else 1}, got n = {n}"
         raise ValueError(msg)

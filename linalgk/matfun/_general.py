@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from linalgk import _config, _xp
+from linalgk import _xp
 from linalgk.matfun import _ops
 from linalgk.matfun._minimax import schedule
 from linalgk.matfun._spectral import (
@@ -20,11 +20,12 @@ from linalgk.matfun._spectral import (
     Result,
     Scalar,
     blank,
+    blas_for,
     frobenius,
-    is_serial,
     put,
     take,
     usable,
+    workers,
 )
 
 METHODS = ("schur", "db", "newton", "products", "closed_form")
@@ -78,9 +79,8 @@ def solve(flat: Any, call: Call) -> Result:
     method = call.method
     if method == "auto":
         method, _ = choose_method(function, n, schur=isinstance(flat, np.ndarray))
-    serial = is_serial(flat)
-    threads = call.threads if serial else 1
-    with _config.serial_blas if serial else _config.blas_threads(), np.errstate(all="ignore"):
+    threads = workers(flat, call)
+    with blas_for(flat), np.errstate(all="ignore"):
         x, status, iterations = _SOLVERS[method](a, status, call, eps, threads)
         if method == "db" and call.method == "auto" and isinstance(flat, np.ndarray):
             again = np.flatnonzero(status == FAILED)
@@ -159,7 +159,7 @@ def _judged(
     xp, n = _xp.namespace(a), a.shape[-1]
     product = x
     for _ in range(root - 1):
-        product = _ops.MATMUL(product, x, call.threads if is_serial(a) else 1)
+        product = _ops.MATMUL(product, x, workers(a, call))
     size, defect, norm = frobenius(a), frobenius(product - xp.astype(a, x.dtype)), frobenius(x)
     # a backward stable root has a residual of n eps ||X||^p (Higham 2008, sections 6.5 and 7.3)
     bound = slack * n * eps * np.maximum(norm**root, size)
@@ -173,7 +173,7 @@ def _judged(
         x = xp.real(x)
     x = xp.astype(x, a.dtype)
     if call.inverse:
-        x, _, status = _inverted(x, status, eps, call.threads if is_serial(a) else 1)
+        x, _, status = _inverted(x, status, eps, workers(a, call))
     return x, status, np.zeros(len(status), int)
 
 
@@ -210,17 +210,11 @@ def _inverted(x: Any, status: Any, eps: float, threads: int) -> tuple[Any, Any, 
 
 def _by_products(a: Any, status: Any, call: Call, eps: float, threads: int) -> Solved:
     """Integer powers by repeated squaring."""
-    xp = _xp.namespace(a)
     rest = call.function.power.numerator
     if rest < 0:
         a, _, status = _inverted(a, status, eps, threads)
         rest = -rest
-    x = _ops.eye_like(a) + xp.zeros_like(a)
-    while rest:
-        x = x @ a if rest & 1 else x
-        rest >>= 1
-        a = a @ a if rest else a
-    return x, status, np.zeros(len(status), int)
+    return _ops.repeated_squaring(a, rest), status, np.zeros(len(status), int)
 
 
 def _by_newton(a: Any, status: Any, _call: Call, eps: float, threads: int) -> Solved:

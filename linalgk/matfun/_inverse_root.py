@@ -21,9 +21,9 @@ from linalgk.matfun._spectral import (
     blas_for,
     decompose,
     frobenius,
-    is_serial,
     put,
     take,
+    workers,
 )
 
 
@@ -324,7 +324,7 @@ def _refresh(flat: Any, old: Decomposition, call: Call, exact: bool) -> tuple[An
     real = np.dtype(_xp.REAL[_xp.dtype_name(flat)])
     eps = float(np.finfo(real).eps)
     a = flat if exact else 0.5 * (flat + _ops.adjoint(flat))
-    threads = call.threads if is_serial(flat) else 1
+    threads = workers(flat, call)
     with blas_for(flat), np.errstate(all="ignore"):
         b = _ops.CONGRUENCE(a, old.v, threads)
         if call.rel_damp is not None:

@@ -111,6 +111,16 @@ def inverse(a: Any, threads: int = 1) -> tuple[Any, Any]:
     return _where(good, inverted, xp.full_like(a, float("nan"))), logdet
 
 
+def repeated_squaring(a: Any, p: int) -> Any:
+    """``A^p`` for an integer p >= 0."""
+    x = eye_like(a) + _xp.namespace(a).zeros_like(a)
+    while p:
+        x = x @ a if p & 1 else x
+        p >>= 1
+        a = a @ a if p else a
+    return x
+
+
 def matmul(a: Any, b: Any, threads: int = 1) -> Any:
     """``A B`` of each pair of members."""
     return a @ b

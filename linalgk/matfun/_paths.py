@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from linalgk import _config, _xp
+from linalgk import _xp
 from linalgk.matfun import _general, _ops
 from linalgk.matfun._minimax import newton_table, schedule_table
 from linalgk.matfun._rational import by_poles, by_series
@@ -17,11 +17,12 @@ from linalgk.matfun._spectral import (
     Call,
     Result,
     Scalar,
+    blas_for,
     by_eigenvectors,
     by_entries,
-    is_serial,
     merge,
     take,
+    workers,
 )
 
 # Largest order whose batches stay in the fused lane kernel (a complex matrix counts twice).
@@ -82,9 +83,10 @@ def empty(flat: Any) -> Result:
 
 def solve(flat: Any, call: Call) -> Result:
     """Route every member to its method; members one path cannot serve go on to the next."""
+    if call.method == "closed_form" and flat.shape[-1] == 1:
+        # a number has every function, and no other method for it
+        call = call._replace(method="auto")
     method = call.method
-    if method == "closed_form" and flat.shape[-1] == 1:
-        method = "auto"
     if method == "auto" and call.assume_a != "gen":
         n, dtype = flat.shape[-1], _xp.dtype_name(flat)
         spectrum = call.rel_damp is not None
@@ -135,10 +137,8 @@ def _iterative(flat: Any, call: Call, method: str) -> Result:
         x, report, bad = _ops.SMALL_ROOT(flat, *factors, table, tol, call.threads)
     else:
         # beyond the kernel's size the definition runs, its products by the op's own kernel
-        serial = is_serial(flat)
-        with _config.serial_blas if serial else _config.blas_threads():
-            threads = call.threads if serial else 1
-            x, report, bad = _ops.small_root(flat, *factors, table, tol, threads)
+        with blas_for(flat):
+            x, report, bad = _ops.small_root(flat, *factors, table, tol, workers(flat, call))
     report = np.asarray(_xp.to_numpy(report), dtype=np.float64)
     status = report[:, 0].astype(int)
     found = Result(x, status, report[:, 1].astype(int), report[:, 2], method)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from linalgk import _config, _xp
+from linalgk import _xp
 from linalgk.matfun import _ops
 from linalgk.matfun._spectral import (
     FAILED,
@@ -28,12 +28,13 @@ from linalgk.matfun._spectral import (
     Call,
     Result,
     blank,
+    blas_for,
     by_eigenvectors,
     frobenius,
-    is_serial,
     merge,
     take,
     usable,
+    workers,
 )
 
 Poles = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
@@ -111,9 +112,8 @@ def by_poles(flat: Any, largest: Any, call: Call) -> Result:
     eps = float(np.finfo(real).eps)
     status = np.full(len(largest), OK)
     h = 0.5 * (flat + _ops.adjoint(flat))
-    serial = is_serial(flat)
-    threads = call.threads if serial else 1
-    with _config.serial_blas if serial else _config.blas_threads(), np.errstate(all="ignore"):
+    threads = workers(flat, call)
+    with blas_for(flat), np.errstate(all="ignore"):
         x, exponent = _scaled(h, call)
         lower, count = np.full(len(largest), np.nan), np.full(len(largest), call.steps or 0)
         if call.steps is not None and whole and alpha == 0.5:
@@ -158,19 +158,23 @@ def by_series(flat: Any, call: Call) -> Result:
     terms = 10 if call.steps is None else call.steps
     h = 0.5 * (flat + _ops.adjoint(flat))
     x, exponent = _scaled(h, call._replace(steps=terms))
-    identity = _ops.eye_like(x)
-    power = 1 - alpha if whole else -alpha
-    e = identity - x
-    coeff, total, term = 1.0, identity + 0 * x, identity
-    for k in range(1, terms + 1):
-        coeff *= -(power - k + 1) / k
-        term = term @ e
-        total = total + coeff * term
+    total = series(x, 1 - alpha if whole else -alpha, terms)
     y = 0.5 * (total + _ops.adjoint(total))
     y = y * _power(exponent, float(call.function.power), y)
     status = np.where(np.isfinite(frobenius(y)), OK, FAILED)
     unknown = np.full(len(status), np.nan)
     return Result(blank(y, status != OK), status, np.full(len(status), terms), unknown, "taylor")
+
+
+def series(x: Any, power: float, terms: int) -> Any:
+    """``X^power`` by so many terms of the binomial series at ``I - X``."""
+    identity = _ops.eye_like(x)
+    e, coeff, total, term = identity - x, 1.0, identity + 0 * x, identity
+    for k in range(1, terms + 1):
+        coeff *= -(power - k + 1) / k
+        term = term @ e
+        total = total + coeff * term
+    return total
 
 
 def _alpha(call: Call) -> tuple[float, int]:

@@ -13,7 +13,6 @@ from linalgk.matfun._paths import SMALL, choose_method, steps_table
 from linalgk.matfun._report import finish
 from linalgk.matfun._spectral import (
     OK,
-    SERIAL,
     Call,
     Decomposition,
     Result,
@@ -21,6 +20,7 @@ from linalgk.matfun._spectral import (
     assemble,
     blas_for,
     by_entries,
+    workers,
 )
 from linalgk.matfun._traced import LOWER
 
@@ -43,9 +43,9 @@ class RootPlan:
         if method == "minimax":
             self._prepare_steps(shape, dtype)
         elif method == "eigh" and n > SMALL:
-            solvers = _kernel_of(_ops.EIGH, like, "solvers")
+            solvers = _kernel(_ops.EIGH, like, "solvers")
             self._vectors = np.empty(shape, dtype)
-            self._pool, size = solvers(n, dtype, call.threads if n <= SERIAL else 1)
+            self._pool, size = solvers(n, dtype, workers(self._a, call))
             self.workspace_nbytes += self._vectors.nbytes + size
         elif method == "fused":
             self._report = np.empty((count, 4))
@@ -63,8 +63,8 @@ class RootPlan:
             lower = max(lower, float(call.rel_damp.min()) / n**0.5)
         table = schedule(lower ** (1 / factors[2]), call.tol, call.steps, root=factors[2])
         self._coeffs = np.broadcast_to(table.astype(_xp.REAL[dtype.name]), (shape[0], *table.shape))
-        workspace = _kernel_of(_ops.ROOT_ITERATION, self._a, "workspace")
-        self._pool = [workspace(n, dtype) for _ in range(call.threads if n <= SERIAL else 1)]
+        workspace = _kernel(_ops.ROOT_ITERATION, self._a, "workspace")
+        self._pool = [workspace(n, dtype) for _ in range(workers(self._a, call))]
         self._start = np.empty(shape, dtype)
         self.workspace_nbytes += sum(w.nbytes for w in self._pool) + self._start.nbytes
 
@@ -98,7 +98,7 @@ class RootPlan:
     def _by_fused(self, a: Any, out: Any) -> Any:
         call, factors = self._call, self._call.function.factors
         eps = float(np.finfo(a.real.dtype).eps)
-        _, report, bad = _ops.SMALL_ROOT.choose(a)[0].load()(  # type: ignore[union-attr]
+        _, report, bad = _kernel(_ops.SMALL_ROOT, a)(
             a,
             *factors,
             self._table,
@@ -127,15 +127,12 @@ class RootPlan:
         finite = np.isfinite(a.sum(axis=(1, 2)))
         if not finite.all():
             a[~finite] = self._identity
-        serial = a.shape[-1] <= SERIAL
-        threads = call.threads if serial else 1
+        threads = workers(a, call)
         if a.shape[-1] <= SMALL:
             w, v = _ops.EIGH(a, threads)
         else:
             with blas_for(a):
-                w, v = _ops.EIGH.choose(a)[0].load()(  # type: ignore[union-attr]
-                    a, threads, self._vectors, self._pool
-                )
+                w, v = _kernel(_ops.EIGH, a)(a, threads, self._vectors, self._pool)
         found = Decomposition(np.asarray(w, dtype=np.float64), v, np.zeros(len(w), int))
         status = assemble(a, found, call, out).status
         return np.where(finite, status, _ops.NONFINITE)
@@ -157,10 +154,9 @@ class RootPlan:
         if not whole:
             start = self._start
             start[...] = self._identity
-        serial = a.shape[-1] <= SERIAL
         with blas_for(a):
-            _ops.ROOT_ITERATION.choose(a)[0].load()(  # type: ignore[union-attr]
-                a, start, self._coeffs, num, den, call.threads if serial else 1, out, self._pool
+            _kernel(_ops.ROOT_ITERATION, a)(
+                a, start, self._coeffs, num, den, workers(a, call), out, self._pool
             )
         out *= np.ldexp(1.0, (den * whole - num) * exponent).astype(a.dtype)[:, None, None]
         # a member whose sum is not finite holds NaN or infinity, or overflows
@@ -215,10 +211,9 @@ class _Generic:
         return result
 
 
-def _kernel_of(op: Any, like: Any, symbol: str) -> Any:
-    """What lies beside an op's kernel."""
-    chosen = op.choose(like)[0]
-    return getattr(__import__(chosen.module, fromlist=[symbol]), symbol)
+def _kernel(op: Any, like: Any, symbol: str = "") -> Any:
+    """An op's kernel for such arrays, or what lies beside it."""
+    return op.choose(like)[0].load(symbol)
 
 
 def build(

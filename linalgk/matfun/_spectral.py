@@ -97,6 +97,11 @@ def is_serial(flat: Any) -> bool:
     return isinstance(flat, np.ndarray) and flat.shape[-1] <= SERIAL
 
 
+def workers(flat: Any, call: Call) -> int:
+    """Threads for members one per thread; 1 where BLAS has the threads."""
+    return call.threads if is_serial(flat) else 1
+
+
 class Decomposition(NamedTuple):
     """``A = V diag(w) V^H 2^shift``; w and shift are NumPy."""
 
@@ -116,7 +121,7 @@ def decompose(flat: Any, largest: Any, exact: bool, call: Call) -> Decomposition
     if not exact:
         h = 0.5 * (h + _ops.adjoint(h))
     with blas_for(flat):
-        w, v = _ops.EIGH(h, call.threads if is_serial(flat) else 1)
+        w, v = _ops.EIGH(h, workers(flat, call))
     return Decomposition(np.asarray(_xp.to_numpy(w), dtype=np.float64), v, shift)
 
 
@@ -138,7 +143,7 @@ def assemble(flat: Any, found: Decomposition, call: Call, out: Any = None) -> Re
     unit = _xp.from_numpy(scale, xp, like=flat, dtype=real)
     with blas_for(flat):
         more = () if out is None else (out,)
-        x = _ops.GRAM(v, factor, unit, call.threads if is_serial(flat) else 1, *more)
+        x = _ops.GRAM(v, factor, unit, workers(flat, call), *more)
     if low.any():
         part = _xp.from_numpy(low * scale, xp, like=flat, dtype=x.dtype)
         x = x + part[:, None, None] * _ops.eye_like(x)

@@ -14,6 +14,7 @@ import numpy as np
 from linalgk import _results, _validate, _xp
 from linalgk.matfun import _ops
 from linalgk.matfun._minimax import newton_table, schedule
+from linalgk.matfun._rational import series
 from linalgk.matfun._spectral import Call, Scalar, evaluate
 
 # Share of the norm down to which a schedule of fixed steps serves where nothing is known.
@@ -149,7 +150,8 @@ def _by_steps(a: Any, call: Call, method: str, rel_damp: Any) -> tuple[Any, Any,
     whole, num, den = factors
     identity = _ops.eye_like(m) + 0 * m
     if method == "taylor":
-        x, steps = _series(m, float(function.power), call.steps or 10)
+        steps = call.steps or 10
+        x = series(m, float(function.power), steps)
     else:
         table = _table(call, method, real, den, rel_damp)
         steps = len(table)
@@ -176,7 +178,7 @@ def _table(call: Call, method: str, real: str, root: int, rel_damp: Any) -> Any:
 
 
 def _sign(m: Any, call: Call, method: str, real: str) -> tuple[Any, int]:
-    table = _table(call._replace(steps=call.steps), method, real, 2, 0)
+    table = _table(call, method, real, 2, 0)
     x, identity = m, _ops.eye_like(m)
     for a, b, c in table.tolist():
         square = x @ x
@@ -185,25 +187,10 @@ def _sign(m: Any, call: Call, method: str, real: str) -> tuple[Any, int]:
     return x, len(table)
 
 
-def _series(m: Any, power: float, terms: int) -> tuple[Any, int]:
-    identity = _ops.eye_like(m) + 0 * m
-    e, coeff, total, term = identity - m, 1.0, identity, identity
-    for k in range(1, terms + 1):
-        coeff *= -(power - k + 1) / k
-        term = term @ e
-        total = total + coeff * term
-    return total, terms
-
-
 def _integer(a: Any, function: Scalar) -> Any:
     xp, rest = _xp.namespace(a), function.power.numerator
     a, rest = (xp.linalg.inv(a), -rest) if rest < 0 else (a, rest)
-    x = _ops.eye_like(a) + xp.zeros_like(a)
-    while rest:
-        x = x @ a if rest & 1 else x
-        rest >>= 1
-        a = a @ a if rest else a
-    return x
+    return _ops.repeated_squaring(a, rest)
 
 
 def _info(

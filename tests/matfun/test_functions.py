@@ -273,20 +273,31 @@ def test_denman_beavers(n, dtype):
     assert relative_error(inverse @ a @ inverse, np.eye(n)) < 1e4 * EPS[dtype]
 
 
+def test_closed_forms_are_of_the_function_that_was_asked():
+    for p in (1, 3, 4, Fraction(4, 3)):
+        want = 16.0 ** float(-1 / Fraction(p))
+        # a power and a reciprocal, each rounded once
+        got = lk.inv_root(16.0, p, method="closed_form")
+        assert abs(got - want) <= 2 * EPS["float64"] * want
+    a = np.array([[2.0, 1.0], [0.0, 3.0]])
+    with pytest.raises(ValueError, match="n <= 1"):
+        lk.inv_root(a, Fraction(2, 3), method="closed_form")
+    assert relative_error(lk.inv_root(a, 2, method="closed_form"), lk.invsqrtm(a)) < 1e-15
+
+
 def test_failed_members_fall_back_to_schur():
     n = 100
     good = 1.5 * np.eye(n) + random_matrix(n, rng=0) / n**0.5
-    # ill-conditioned and not normal: the residual of Denman-Beavers is too large
-    bad = np.triu(random_matrix(n, rng=1)) + np.diag(np.geomspace(1e-9, 1, n))
-    bad = bad * (np.triu(np.ones((n, n)), 1) * 0.2 + np.eye(n))
-    bad[np.diag_indices(n)] = np.geomspace(1e-12, 1, n)
-    orthogonal = np.linalg.qr(random_matrix(n, rng=2))[0]
-    bad = orthogonal @ bad @ orthogonal.T
-    x, info = lk.sqrtm(np.stack([good, bad]), return_info=True, on_fail="nan")
-    assert info.method in ("db", "db+schur")
+    # Denman-Beavers loses a factor of about kappa^(1/2) of the residual here, Schur does not
+    bad = spd_matrix(n, 1e9, rng=1)
+    batch = np.stack([good, bad])
+    x, info = lk.sqrtm(batch, assume_a="gen", return_info=True)
+    assert info.method == "db+schur"
     np.testing.assert_array_equal(x[0], lk.sqrtm(good))
-    if info.converged[1]:
-        assert info.residual[1] < 1e-8
+    np.testing.assert_array_equal(x[1], lk.sqrtm(bad, assume_a="gen", method="schur"))
+    assert info.residual[1] <= 10 * n * EPS["float64"]
+    alone = lk.sqrtm(bad, assume_a="gen", method="db", return_info=True)[1]
+    assert alone.residual > 10 * info.residual[1]
 
 
 def test_no_real_root_is_told_in_large_matrices():
