@@ -1,20 +1,30 @@
 """Results as text: plain while running, reStructuredText for the docs.
 
-``python -m linalgk_bench.report RESULT.json ... --out docs/_generated`` writes a page per room; a
-folder stands for the JSON files in it. It reads what ``python -m linalgk bench --json`` writes, and
-the times (without targets) of ``pytest bench --benchmark-json``.
+``python -m linalgk_bench.report RESULT.json ... --out docs/_generated`` writes a page per room and
+one of the GPUs; a folder stands for the JSON files in it. It reads what ``python -m linalgk bench
+--json`` writes, and the times (without targets) of ``pytest bench --benchmark-json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from linalgk_bench.cuda_problems import PROBLEMS
+from linalgk_bench.peers import LINALGK
+from linalgk_bench.problems import ROOMS
+
 HEADER = ("contender", "min", "median", "x linalgk", "by medians", "error", "of ceiling")
+CUDA_HEADER = (
+    "contender", "hot", "flushed", "queued", "min", "x linalgk", "error", "of copy", "of GEMM",
+)  # fmt: skip
+# Instead of a time in the second column, with the reason in the third.
+VOID = ("failed", "skipped")
 
 
 def seconds(value: float | None) -> str:
@@ -54,7 +64,8 @@ def _measured(line: dict[str, Any], key: str = "measured") -> str:
         return "-"
     if line["target"].endswith(" s"):
         return seconds(value)
-    return f"{value:.1e}" if line["target"].startswith("error") else f"{value:.2f}x"
+    small = line["target"].startswith(("error", "residual"))
+    return f"{value:.1e}" if small else f"{value:.2f}x"
 
 
 def target_text(line: dict[str, Any]) -> str:
@@ -92,17 +103,26 @@ def problem_text(
     name: str, entries: Sequence[dict[str, Any]], targets: Iterable[dict[str, Any]]
 ) -> str:
     """Format the table of one problem, with its targets below."""
+    return _text(name, HEADER, [_cells(entry) for entry in entries], targets)
+
+
+def _text(
+    name: str,
+    header: Sequence[str],
+    rows: Sequence[list[str]],
+    targets: Iterable[dict[str, Any]],
+) -> str:
     lines = [name]
-    if entries:
-        table = [list(HEADER), *(_cells(entry) for entry in entries)]
+    if rows:
+        table = [list(header), *rows]
         # A failure's message runs over the columns of the times.
         widths = [
-            max(len(row[i]) for row in table if row[1] != "failed" or i == 0)
-            for i in range(len(HEADER))
+            max(len(row[i]) for row in table if row[1] not in VOID or i == 0)
+            for i in range(len(header))
         ]
         for row in table:
-            if row[1] == "failed":
-                lines.append(f"  {row[0]:<{widths[0]}}  failed: {row[2]}")
+            if row[1] in VOID:
+                lines.append(f"  {row[0]:<{widths[0]}}  {row[1]}: {row[2]}")
             else:
                 rest = "  ".join(
                     f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)
@@ -110,6 +130,110 @@ def problem_text(
                 lines.append(f"  {row[0]:<{widths[0]}}  {rest}")
     lines += [f"  {target_text(line)}" for line in targets]
     return "\n".join(lines) + "\n"
+
+
+# --- GPU ---------------------------------------------------------------------------------------
+
+
+def _cuda_cells(row: dict[str, Any]) -> list[str]:
+    for void in VOID:
+        if void in row:
+            return [row["contender"], void, row[void], *[""] * (len(CUDA_HEADER) - 3)]
+    error = row.get("error")
+    judged = "-" if error is None else f"{error:.1e}"
+    return [
+        row["contender"],
+        *(seconds(row.get(key)) for key in ("hot", "flushed", "queued", "min")),
+        ratio(row.get("ratio")),
+        # what defines the answer is not its distance from the true one
+        f"{judged} (residual)" if error is not None and row["measure"] == "residual" else judged,
+        *(f"{100 * row[key]:.2g}%" if row.get(key) else "-" for key in ("of_copy", "of_gemm")),
+    ]
+
+
+def cuda_text(name: str, rows: Sequence[dict[str, Any]], targets: Iterable[dict[str, Any]]) -> str:
+    """Format the table of one problem on a GPU, with its targets below."""
+    return _text(name, CUDA_HEADER, [_cuda_cells(row) for row in rows], targets)
+
+
+def _device(result: dict[str, Any]) -> str:
+    device = result["device"]
+    driver = f"driver {device['driver']}, " if device.get("driver") else ""
+    return f"{device['name']}, {driver}CUDA {device['cuda_runtime']}"
+
+
+def cuda_heading(result: dict[str, Any]) -> str:
+    """Format the line above all tables of a GPU."""
+    return f"\n=== {_device(result)}, {_ceilings(result['ceilings'])} ===\n"
+
+
+def cuda_rst(results: Sequence[dict[str, Any]], problems: Iterable[Any]) -> str:
+    """Write the page of the GPUs: which of the problems are measured, where and when; then the
+    times.
+    """
+    lines = [".. Generated by linalgk_bench.report; do not edit.", ""]
+    known: dict[str, list[str]] = {}
+    for result in results:
+        label = f"{result['device']['name']}, {result['datetime'][:10]}"
+        for row in result["rows"]:
+            if row["contender"] == LINALGK and "skipped" not in row:
+                state = f"failed ({label})" if "failed" in row else label
+                known.setdefault(row["problem"], []).append(state)
+    if not known:
+        lines += [
+            "No GPU figure has been measured yet. On a machine with a CUDA device, ``python -m "
+            "linalgk bench --device cuda --json bench/results`` measures them.",
+            "",
+        ]
+    lines += _list_table(
+        ("problem", "to be met", "measured on"),
+        [
+            [
+                problem.name,
+                ", ".join(str(target).removeprefix("target ") for target in problem.targets),
+                "; ".join(known.get(problem.name, ["not measured yet"])),
+            ]
+            for problem in problems
+        ],
+    )
+    for result in results:
+        lines += _cuda_result(result)
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Escape what the message of a failure may hold; `_list_table` escapes asterisks."""
+    return re.sub(r"([\\`|_])", r"\\\1", text)
+
+
+def _cuda_result(result: dict[str, Any]) -> list[str]:
+    libraries = ", ".join(f"{name} {v}" for name, v in sorted(result["versions"].items()))
+    settings, info = result["settings"], result["machine_info"]
+    quick = ", a quick run" if settings.get("quick") else ""
+    lines = [
+        f".. rubric:: {result['device']['name']}",
+        "",
+        f"Measured on {result['datetime'][:10]}: {_device(result)}, {libraries}; "
+        f"{info.get('cpu', 'unknown processor')}, {info.get('python', '')}. "
+        f"{settings['rounds']} rounds of turns in one process{quick}; measured "
+        f"{_ceilings(result['ceilings'])}.",
+        "",
+    ]
+    left = {**result.get("left_out", {}), **result.get("skipped", {})}
+    for name, reason in left.items():
+        text = _plain(reason).replace("*", r"\*")
+        lines.append(f"* Left out: {name} ({text}).")
+    lines.append("")
+    lines += _targets_rst(result["targets"])
+    rows = []
+    previous = None
+    for row in result["rows"]:
+        cells = _cuda_cells(row)
+        if cells[1] in VOID:
+            cells[2] = _plain(cells[2])
+        rows.append(["" if row["problem"] == previous else row["problem"], *cells])
+        previous = row["problem"]
+    return [*lines, *(_list_table(("problem", *CUDA_HEADER), rows) if rows else [])]
 
 
 # --- reStructuredText ------------------------------------------------------------------------
@@ -233,19 +357,21 @@ def load(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write ``bench_<room>.rst`` for every room, and ``bench_startup.rst``."""
-    from linalgk_bench.problems import ROOMS
-
+    """Write ``bench_<room>.rst`` for every room, ``bench_startup.rst`` and ``bench_cuda.rst``."""
     parser = argparse.ArgumentParser(prog="linalgk_bench.report", description=main.__doc__)
     parser.add_argument("results", nargs="+", help="JSON files, or folders of them")
     parser.add_argument("--out", required=True, help="folder for the pages")
     args = parser.parse_args(argv)
-    results = load(args.results)
+    everything = load(args.results)
+    results = [result for result in everything if result.get("kind") != "cuda"]
+    gpus = [result for result in everything if result.get("kind") == "cuda"]
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
-    for room in (*ROOMS, "startup"):
-        page = folder / f"bench_{room}.rst"
-        page.write_text(room_rst(room, results), encoding="utf-8")
+    pages = {room: room_rst(room, results) for room in (*ROOMS, "startup")}
+    pages["cuda"] = cuda_rst(gpus, PROBLEMS)
+    for name, text in pages.items():
+        page = folder / f"bench_{name}.rst"
+        page.write_text(text, encoding="utf-8")
         print(f"wrote {page}")
     return 0
 

@@ -28,6 +28,10 @@ FASTER_BLAS = "SkylakeX"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison; what `linalgk.cli` calls."""
     args = _parse(argv)
+    if args.device == "cuda":
+        from linalgk_bench import cuda
+
+        return cuda.run(args)
     rooms = args.rooms or list(ROOMS)
     selected = {room: _select(room, args.quick, args.k) for room in rooms}
     startups = [row for row in STARTUPS if not args.k or matches(args.k, row.name)]
@@ -42,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for key, value in run.found.items():
             result[key].extend(value)
     if args.json:
-        Path(args.json).write_text(_dumps(_rounded(result)), encoding="utf-8")
+        Path(args.json).write_text(dumps(rounded(result)), encoding="utf-8")
         print(f"wrote {args.json}")
     return 0
 
@@ -57,6 +61,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "rooms", nargs="*", metavar="room", help=f"among {', '.join(ROOMS)}; default all"
     )
     parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="cuda: the comparison with CuPy and PyTorch on a GPU (default %(default)s)",
+    )
+    parser.add_argument(
         "--quick",
         action="store_true",
         help="only the problems with targets, fewer and shorter rounds",
@@ -65,8 +75,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "-k", metavar="EXPR", default="", help="problems by words in their names, with and, or, not"
     )
     parser.add_argument("--contenders", metavar="EXPR", default="", help="the same for contenders")
-    parser.add_argument("--rounds", type=int, help="turns of every contender (default 7, quick 3)")
+    parser.add_argument(
+        "--rounds", type=int, help="turns of every contender (default 7; quick or cuda: 3)"
+    )
     parser.add_argument("--budget", type=float, help="seconds of a turn (default 0.2, quick 0.05)")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        metavar="SECONDS",
+        help="with --device cuda: what would begin later is skipped by name (default 420)",
+    )
     parser.add_argument(
         "--threads",
         type=int,
@@ -80,7 +98,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "(default both; quick: default)",
     )
     parser.add_argument(
-        "--json", metavar="PATH", help="write everything in pytest-benchmark's format"
+        "--json",
+        metavar="PATH",
+        help="write everything in pytest-benchmark's format; with --device cuda into a folder, "
+        "in a file named after the device",
     )
     args = parser.parse_args(argv)
     unknown = sorted(set(args.rooms) - set(ROOMS))
@@ -88,10 +109,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(
             f"no benchmarks for {', '.join(unknown)}; there are some for {', '.join(ROOMS)}"
         )
-    args.rounds = args.rounds or (3 if args.quick else 7)
+    args.rounds = args.rounds or (3 if args.quick or args.device == "cuda" else 7)
     args.budget = args.budget or (0.05 if args.quick else 0.2)
-    if args.rounds < 1 or args.threads < 1 or args.budget <= 0:
-        parser.error("--rounds, --threads and --budget must be positive")
+    if args.rounds < 1 or args.threads < 1 or args.budget <= 0 or (args.limit or 1) <= 0:
+        parser.error("--rounds, --threads, --budget and --limit must be positive")
     return args
 
 
@@ -300,7 +321,7 @@ class _Pass:
                 line["met"] = line["measured"] <= problem.error_bound
             lines.append(line)
         # rounded already here, so that the file and the screen say the same
-        return [dict(_rounded(line)) for line in lines]
+        return [dict(rounded(line)) for line in lines]
 
     def _line(self, room: str, problem: str, target: str) -> dict[str, Any]:
         return {
@@ -324,7 +345,7 @@ class _Pass:
                 line["measured"], line["met"] = row.target.judge(min(found["seconds"]), 0.0)
                 line["by_medians"] = statistics.median(found["seconds"])
                 line["note"] = cache_note(row, found["cached"])
-            line = dict(_rounded(line))
+            line = dict(rounded(line))
             self.found["targets"].append(line)
             print(report.problem_text(row.name, [], [line]), flush=True)
 
@@ -338,18 +359,18 @@ def _set_share(entry: dict[str, Any], ceilings: dict[str, float]) -> None:
         info["ceiling_share"] = least / stats["min"]
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Keep four digits of every number: more would only make the committed files longer."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return value
 
 
-def _dumps(result: dict[str, Any]) -> str:
+def dumps(result: dict[str, Any]) -> str:
     """Format as JSON with one benchmark per line, so that committed files stay short and differ by
     lines.
     """

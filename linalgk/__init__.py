@@ -7,7 +7,7 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
     from linalgk import errors, testing, typing
-    from linalgk._config import config_context, show_config
+    from linalgk._config import config_context
     from linalgk._dispatch import explain, functions, ops
     from linalgk._plan import ArraySpec, plan
     from linalgk.matfun import (
@@ -37,7 +37,7 @@ _HOME = {
     "ops": "linalgk._dispatch",
     "plan": "linalgk._plan",
     "powm": "linalgk.matfun",
-    "show_config": "linalgk._config",
+    "show_config": "linalgk._show",
     "signm": "linalgk.matfun",
     "sqrtm": "linalgk.matfun",
     "testing": None,

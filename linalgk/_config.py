@@ -1,16 +1,12 @@
-"""Defaults of the current context, threads, and a description of the machine."""
+"""Defaults of the current context, and threads."""
 
 import contextlib
 import contextvars
 import functools
-import importlib.metadata
 import os
-import platform
-import pprint
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from linalgk.typing import Backend, OnFail
 
@@ -167,66 +163,3 @@ def blas_threads() -> Iterator[None]:
     else:
         with _controller().limit(limits=limit, user_api="blas"):
             yield
-
-
-def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] | None:
-    """Show versions, processor, BLAS libraries, threads and caches, as `numpy.show_config` does.
-
-    Parameters
-    ----------
-    mode : {"stdout", "dicts"}
-        Print, or return nested dictionaries that `json.dumps` accepts.
-
-    Returns
-    -------
-    config : dict or None
-        With ``mode="dicts"``.
-
-    Examples
-    --------
-    >>> import linalgk as lk
-    >>> sorted(lk.show_config(mode="dicts"))
-    ['blas', 'cache', 'cpu', 'devices', 'linalgk', 'packages', 'python', 'threads']
-    """
-    if mode not in ("stdout", "dicts"):
-        msg = f"mode: must be 'stdout' or 'dicts', got {mode!r}"
-        raise ValueError(msg)
-    import numba
-    from linalgk_kernels.cpu import _preset, _simd
-
-    packages = {}
-    for name in ("numpy", "scipy", "numba", "llvmlite", "array-api-compat", "threadpoolctl", "tbb",
-                 "torch", "jax", "cupy-cuda12x", "cupy-cuda13x"):  # fmt: skip
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            packages[name] = importlib.metadata.version(name)
-    config: dict[str, Any] = {
-        "linalgk": {"version": importlib.metadata.version("linalgk")},
-        "python": {"version": platform.python_version(), "platform": platform.platform()},
-        "packages": packages,
-        "cpu": {**_cpu(), "vector_bytes": _simd.BYTES},
-        "blas": _controller().select(user_api="blas").info(),
-        "threads": {
-            "num_threads": num_threads(),
-            "layer": _preset.load_tbb(),
-            "blas": [lib["num_threads"] for lib in _controller().select(user_api="blas").info()],
-        },
-        "cache": {"numba": numba.config.CACHE_DIR or str(Path(_simd.__file__).parent)},
-        "devices": ["cpu"],
-    }
-    if mode == "dicts":
-        return config
-    pprint.pp(config, width=100, compact=True)
-    return None
-
-
-def _cpu() -> dict[str, Any]:
-    name, features = platform.processor() or platform.machine(), []
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                name = value.strip()
-            elif key.strip() in ("flags", "Features"):
-                features = value.split()
-                break
-    return {"name": name, "cores": _default_threads(), "features": features}

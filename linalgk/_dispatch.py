@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from linalgk import _xp
 from linalgk._config import current
 
 
@@ -73,15 +74,19 @@ class Op(_Record):
         if policy == "reference":
             return None, "config_context(backend='reference')"
         x = args[0]
-        if not isinstance(x, np.ndarray):
-            why = f"no kernel for arrays of type {type(x).__name__}"
+        backend = "cpu" if isinstance(x, np.ndarray) else "cuda" if _xp.is_cuda(x) else ""
+        kernels = [i for i in self.implementations if i.backend == backend]
+        if not kernels:
+            where = "CUDA kernel" if backend == "cuda" else "kernel"
+            why = f"no {where} for arrays of type {type(x).__name__}"
         else:
-            why = f"no kernel for {x.dtype}"
-            for candidate in self.implementations:
-                if x.dtype.name not in candidate.dtypes:
+            dtype = _xp.dtype_name(x)
+            why = f"no kernel for {dtype}"
+            for candidate in kernels:
+                if dtype not in candidate.dtypes:
                     continue
                 if candidate.when is None or candidate.when(*args):
-                    return candidate, f"{candidate.module}.{candidate.symbol}<{x.dtype}>"
+                    return candidate, f"{candidate.module}.{candidate.symbol}<{dtype}>"
                 why = f"kernel needs {candidate.rule}"
         if policy == "kernel":
             msg = f"op {self.name}: {why}; config_context(backend='kernel') allows no reference"
@@ -97,7 +102,8 @@ class Op(_Record):
         if run is None:
             chosen, _ = self.choose(*args)
             run = self.reference if chosen is None else chosen.load()
-            if all(i.when is None for i in self.implementations):
+            backend = None if chosen is None else chosen.backend
+            if all(i.when is None for i in self.implementations if backend in (None, i.backend)):
                 _settled[key] = run
         return run(*args)
 
@@ -210,6 +216,7 @@ def warm_tasks() -> list[tuple[str, Callable[[], None]]]:
         (f"{op.room}.{op.name} {dtype}", functools.partial(_warm, op, chosen, dtype))
         for op in ops()
         for chosen in op.implementations
+        if chosen.backend == "cpu"
         for dtype in chosen.dtypes
     ]
 

@@ -14,7 +14,7 @@ COMPLEX = ("complex64", "complex128")
 class Face(NamedTuple):
     """How arrays of one type are computed with: as themselves, or through a NumPy view."""
 
-    family: str  # "numpy", "torch", "jax", "array_api"
+    family: str  # "numpy", "cupy", "torch", "jax", "array_api"
     enter: Callable[[Any], Any]
     leave: Callable[[Any, Any], Any]  # (result, one of the caller's arrays) -> caller's type
 
@@ -69,7 +69,9 @@ def _find(x: Any) -> Face | None:
     if jax is not None and isinstance(x, jax.Array):
         return Face("jax", _same, _same)
     cupy = sys.modules.get("cupy")
-    if hasattr(x, "__array_namespace__") or (cupy is not None and isinstance(x, cupy.ndarray)):
+    if cupy is not None and isinstance(x, cupy.ndarray):
+        return Face("cupy", _same, _same)
+    if hasattr(x, "__array_namespace__"):
         return Face("array_api", _same, _same)
     return None
 
@@ -145,10 +147,25 @@ def dtype_of(xp: Any, name: str) -> Any:
     return np.dtype(name) if xp is np else getattr(xp, name)
 
 
+def is_cuda(x: Any) -> bool:
+    """Whether the array is one that CUDA kernels take."""
+    mine = face(x)
+    return mine is not None and mine.family == "cupy"
+
+
+def fetch(x: Any) -> Any:
+    """A copy on the host, for which the host waits until the device has done all that is queued."""
+    return x.get()
+
+
 def to_numpy(x: Any) -> Any:
-    """A NumPy view, or a copy where the library offers no view; host arrays only."""
+    """A NumPy view, or a copy where the library offers no view."""
     if isinstance(x, np.ndarray):
         return x
+    if is_cuda(x):
+        return fetch(x)
+    if getattr(x, "is_cuda", False):  # torch
+        return x.cpu().numpy()
     if hasattr(x, "__dlpack__"):
         try:
             return np.from_dlpack(x)

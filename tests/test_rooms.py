@@ -59,7 +59,7 @@ ROOMS = (
     Room(
         "linalgk/{capability}/_ops.py",
         # _xp: a reference definition has to ask for the namespace of its arguments
-        anywhere=(*LEAVES, "linalgk._dispatch", "linalgk._xp"),
+        anywhere=(*LEAVES, "linalgk._dispatch", "linalgk._lag", "linalgk._xp"),
         lazily=("scipy",),
         never=("numba", "cupy", "linalgk_kernels*"),
     ),
@@ -68,7 +68,7 @@ ROOMS = (
         anywhere=(
             *LEAVES,
             *("linalgk._validate", "linalgk._xp", "linalgk._results", "linalgk._config"),
-            *("linalgk._dispatch", "linalgk.{room}._*", *ROOM_NAMES),
+            *("linalgk._dispatch", "linalgk._lag", "linalgk.{room}._*", *ROOM_NAMES),
         ),
         lazily=("scipy",),
         never=("numba", "cupy", "linalgk_kernels*"),
@@ -85,12 +85,14 @@ ROOMS = (
     Room("linalgk/_validate.py", (*LEAVES, "linalgk._xp", "linalgk._config")),
     Room("linalgk/_xp.py", LEAVES, lazily=("array_api_compat",)),
     Room("linalgk/_dispatch.py", (*LEAVES, "linalgk._xp", "linalgk._config", "linalgk._results")),
-    # show_config tells what the kernels and SciPy's BLAS found out about the machine
     Room(
         "linalgk/_config.py",
         LEAVES,
         lazily=("threadpoolctl", "numba", "scipy", "linalgk_kernels.cpu*"),
     ),
+    # what the kernels and SciPy's BLAS found out about the machine
+    Room("linalgk/_show.py", (*LEAVES, "linalgk._config"), ("numba", "cupy", "linalgk_kernels.*")),
+    Room("linalgk/_lag.py", (*LEAVES, "linalgk._xp"), lazily=("cupyx",)),
     Room(
         "linalgk/_plan.py",
         anywhere=(
@@ -107,7 +109,8 @@ ROOMS = (
     ),
     Room(
         "kernels/cuda/*.py",
-        anywhere=("cupy", "linalgk_kernels.cuda*"),
+        # numpy: scalars of exact types for the arguments
+        anywhere=("numpy", "cupy", "linalgk_kernels.cuda*"),
         never=("linalgk", "linalgk.*"),
     ),
     Room("tests/*.py", ("*",), never=("timeit", "pytest_benchmark")),

@@ -5,9 +5,9 @@ from typing import Any, get_args
 
 import numpy as np
 
-from linalgk import _config, _validate, _xp
+from linalgk import _config, _lag, _validate, _xp
 from linalgk._dispatch import Explanation
-from linalgk.matfun import _general, _ops, _traced
+from linalgk.matfun import _device, _general, _ops, _static, _traced
 from linalgk.matfun._paths import SMALL, choose_method, empty, scan, solve, steps_table
 from linalgk.matfun._report import finish, make_info
 from linalgk.matfun._spectral import ASYMMETRIC, OK, Call, Scalar
@@ -18,13 +18,18 @@ _ITERATIONS = ("minimax", "newton_schulz", "pade", "taylor")
 _HERMITIAN = ("eigh", "minimax", "newton_schulz", "pade", "taylor")
 
 
-def apply(
+def apply(name: str, function: Scalar, methods: tuple[str, ...], a: Any, **options: Any) -> Any:
+    """Check at the door, compute on a flat batch, and hand back what came in."""
+    with _lag.scope(a):
+        return _apply(name, function, methods, a, **options)
+
+
+def _apply(
     name: str, function: Scalar, methods: tuple[str, ...], a: Any, *, assume_a: Any = None,
     method: Any = "auto", tol: Any = None, steps: Any = None, compute_dtype: Any = None,
     check_finite: Any = None, on_fail: Any = None, out: Any = None, return_info: bool = False,
     damp: Any = 0, rel_damp: Any = 0, rcond: Any = None,
 ) -> Any:  # fmt: skip
-    """Check at the door, compute on a flat batch, and hand back what came in."""
     original, face, x, scalar = entered(a)
     xp, dtype = _xp.namespace(x), _xp.dtype_name(x)
     n, batch = _validate.square("a", x), tuple(x.shape[:-2])
@@ -56,12 +61,21 @@ def apply(
     if work_dtype != dtype:
         flat = xp.astype(flat, _xp.dtype_of(xp, work_dtype))
     flat = _damped(flat, damp, batch)
-    if isinstance(flat, np.ndarray):
-        flat = np.ascontiguousarray(flat)
-    found = solve(flat, call) if math.prod(flat.shape) else empty(flat)
+    flat = contiguous(flat)
+    found: Any = None
+    if face.family == "cupy" and math.prod(flat.shape):
+        found = _device.compute(flat, call, policy)
+    settled = found is not None
+    if not settled:
+        found = solve(flat, call) if math.prod(flat.shape) else empty(flat)
     result = found.x if work_dtype == dtype else xp.astype(found.x, x.dtype)
     info = None
-    if return_info:
+    if return_info and settled:
+        info = _static.info(
+            found.a, found.x, found.good, function, found.method, found.steps, batch,
+            found.lower, call.rcond is not None,
+        )  # fmt: skip
+    elif return_info:
         info = make_info(flat, found, call, batch, face, original)
     result = xp.reshape(result, tuple(x.shape))
     if target is not None:
@@ -71,7 +85,16 @@ def apply(
         result = out
     elif scalar:
         result = result[0, 0]
+    if settled:
+        return (result, info) if return_info else result
     return finish(name, function, flat, found, result, info, batch, check, policy)
+
+
+def contiguous(flat: Any) -> Any:
+    """Kernels read members in C order."""
+    if isinstance(flat, np.ndarray):
+        return np.ascontiguousarray(flat)
+    return _lag.contiguous(flat) if _xp.is_cuda(flat) else flat
 
 
 POLICIES = get_args(OnFail)
@@ -201,12 +224,11 @@ def explain(
     _validate.on_fail(options.get("on_fail"))
     flat = xp.reshape(x, (math.prod(batch), n, n))
     flat = xp.astype(flat, _xp.dtype_of(xp, dtype))
-    if isinstance(flat, np.ndarray):
-        flat = np.ascontiguousarray(flat)
+    flat = contiguous(flat)
     hermitian, diagonal, note = True, False, ""
     if call.assume_a == "gen":
         hermitian = False
-    elif flat.shape[0] and n:
+    elif flat.shape[0] and n and not (call.assume_a and _xp.is_cuda(flat)):
         status, _, spread, _ = scan(flat, call)
         diagonal = bool(((status == OK) & (spread == 0)).all())
         if call.assume_a is None:
@@ -219,11 +241,18 @@ def explain(
         function, n, dtype, hermitian=hermitian, spectrum=call.rel_damp is not None,
         schur=isinstance(flat, np.ndarray),
     )  # fmt: skip
+    if _xp.is_cuda(flat) and hermitian:
+        policy = _validate.on_fail(options.get("on_fail"))
+        method, reason = _device.choose_method(
+            function, fits=_device.kernel(flat, call) is not None,
+            spectrum=call.rel_damp is not None, looks=not _device.is_blind(call, policy),
+        )  # fmt: skip
     if call.method != "auto":
         method, reason = call.method, "it was asked for"
-    elif diagonal:
+    elif diagonal and not _xp.is_cuda(flat):
         method, reason = "closed_form", "n = 1" if n == 1 else "diagonal"
-    if method in ("minimax", "newton_schulz") and function.factors is not None:
+    fused = _xp.is_cuda(flat) and _device.kernel(flat, call) is not None
+    if method in ("minimax", "newton_schulz") and function.factors is not None and not fused:
         served = len(steps_table(dtype, function, method, call.tol, call.steps)) - 1
         note += f"; members of a condition beyond about 2^{served} go to eigh"
     return cost(name, function, method, reason + note, flat, n, dtype)
@@ -234,15 +263,22 @@ def cost(
 ) -> Explanation:
     """The explanation of a choice with its flops and bytes."""
     planes = 2 if dtype in _xp.COMPLEX else 1
-    small = n * planes <= SMALL and method in ("minimax", "newton_schulz")
+    small = n * planes <= SMALL
+    if _xp.is_cuda(flat):
+        small = _ops.SMALL_ROOT.choose(flat)[0] is not None
+    small &= method in ("minimax", "newton_schulz")
     schur = {"log": _ops.GENERAL_LOG}.get(function.name, _ops.GENERAL_POWER)
     schur = _ops.GENERAL_SQRT if _general.is_square_root(function) else schur
-    steps = (_ops.SMALL_ROOT,) if small else (_ops.HERMITIAN_SCAN, _ops.ROOT_ITERATION)
+    larger: tuple[Any, ...] = (_ops.HERMITIAN_SCAN, _ops.ROOT_ITERATION)
+    if _xp.is_cuda(flat):
+        larger = (_ops.HERMITIAN_SCAN, _ops.POLYNOMIAL, _ops.SYMMETRISED)
+    steps = (_ops.SMALL_ROOT,) if small else larger
     steps = steps if function.factors is not None else (_ops.HERMITIAN_SCAN,)
     used: dict[str, tuple[Any, ...]] = {
         "eigh": (_ops.HERMITIAN_SCAN, _ops.EIGH, _ops.GRAM),
         "schur": (schur,), "closed_form": (), "taylor": (), "products": (),
-        "db": (_ops.INVERSE,), "newton": (_ops.INVERSE,), "pade": (_ops.INVERSE,),
+        "db": (_ops.INVERSE, _ops.DB_STEP) if _xp.is_cuda(flat) else (_ops.INVERSE,),
+        "newton": (_ops.INVERSE,), "pade": (_ops.INVERSE,),
     }  # fmt: skip
     implementations = {}
     for op in used.get(method, steps):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from linalgk import _xp
+from linalgk import _lag, _xp
 from linalgk._dispatch import Implementation, Op
 
 ALL = ("float32", "float64", "complex64", "complex128")
@@ -132,21 +132,61 @@ def root_iteration(m: Any, x: Any, coeffs: Any, num: int, den: int, threads: int
     M tends to the identity and X to ``X_0 M_0^{-num/den}``; M must have eigenvalues in (0, 1] and
     X_0 be a polynomial of M_0.
     """
-    identity = eye_like(m)
-    for k in range(coeffs.shape[1]):
-        a, b, c = (coeffs[:, k, i][:, None, None] for i in range(3))
-        t = a * identity + b * m + c * (m @ m)
+    return iterate(m, x, coeffs, num, den, threads)[0]
+
+
+def iterate(
+    m: Any, x: Any, coeffs: Any, num: int, den: int, threads: int = 1, *, last: bool = False
+) -> tuple[Any, Any]:
+    """X and M of `root_iteration` by products; M of the last step only if asked for."""
+    steps = coeffs.shape[1]
+    for k in range(steps):
+        t = POLYNOMIAL(m, m @ m, coeffs, k, threads)
         for _ in range(num):
-            x = x @ t
-            x = 0.5 * (x + adjoint(x))
-        rest = den
+            x = SYMMETRISED(x @ t, threads)
+        rest = den if last or k < steps - 1 else 0
         while rest:
             if rest & 1:
-                m = m @ t
-                m = 0.5 * (m + adjoint(m))
+                m = SYMMETRISED(m @ t, threads)
             rest >>= 1
             t = t @ t if rest else t
-    return x
+    return x, m
+
+
+def polynomial(m: Any, square: Any, coeffs: Any, step: int, threads: int = 1) -> Any:
+    """``a I + b M + c M^2`` with ``square`` for M^2 and real ``coeffs[:, step] = (a, b, c)``."""
+    xp = _xp.namespace(m)
+    a, b, c = (xp.astype(coeffs[:, step, i], m.dtype)[:, None, None] for i in range(3))
+    return a * eye_like(m) + b * m + c * square
+
+
+def symmetrised(x: Any, threads: int = 1) -> Any:
+    """``(X + X^H) / 2``; x may be overwritten."""
+    return 0.5 * (x + adjoint(x))
+
+
+def db_step(
+    x: Any, product: Any, m: Any, inverse: Any, mu: Any, going: Any, threads: int = 1
+) -> tuple[Any, Any, Any]:
+    """Denman-Beavers in product form: new X and M, and the largest ``|M - I|`` of each member.
+
+    ``X <- (mu X + X M^-1 / mu) / 2`` and ``M <- I/2 + (mu^2 M + M^-1 / mu^2) / 4`` with real mu,
+    (b,), ``product`` for ``X M^-1`` and ``inverse`` for ``M^-1``, which may be overwritten. Members
+    that are not ``going`` (bool, or None for all) stay as they are.
+    """
+    xp, identity = _xp.namespace(x), eye_like(m)
+    factor = xp.astype(mu, x.dtype)[:, None, None]
+    new_x, new_m = product, inverse
+    new_x /= factor
+    new_x += factor * x
+    new_x *= 0.5
+    new_m /= factor**2
+    new_m += factor**2 * m
+    new_m *= 0.25
+    new_m += 0.5 * identity
+    if going is not None:
+        new_x, new_m = _where(going, new_x, x), _where(going, new_m, m)
+    return new_x, new_m, xp.max(xp.abs(new_m - identity), axis=(-2, -1))
 
 
 def small_root(
@@ -182,7 +222,7 @@ def small_root(
     coeffs = xp.reshape(chosen[:, 3:], (a.shape[0], -1, 3))
     m = _where(ready, h / xp.astype(high, a.dtype)[:, None, None], eye_like(a))
     x = m if whole else eye_like(a) + 0 * m
-    x = ROOT_ITERATION(m, x, xp.astype(coeffs, a.dtype), num, den, threads)
+    x = ROOT_ITERATION(m, x, coeffs, num, den, threads)
     factor = xp.sqrt(high) if den == 2 * num else high ** (num / den)
     factor = high / factor if whole else 1 / factor
     x = scaled(x * xp.astype(factor, a.dtype)[:, None, None], (den * whole - num) * exponent)
@@ -240,24 +280,22 @@ def general_sqrt(a: Any, threads: int = 1) -> Any:
     """
     xp = _xp.namespace(a)
     x, m, identity, n = a, a, eye_like(a), a.shape[-1]
-    eps = float(xp.finfo(xp.real(a[:0]).dtype if _xp.dtype_name(a) in _xp.COMPLEX else a.dtype).eps)
+    real = _xp.dtype_of(xp, _xp.REAL[_xp.dtype_name(a)])
+    eps = float(xp.finfo(real).eps)
+    distance = xp.max(xp.abs(m - identity), axis=(-2, -1))
+    finished = _lag.Lag(a)
     for _ in range(30):
-        distance = xp.max(xp.abs(m - identity), axis=(-2, -1))
         going = distance > n * eps
-        if not bool(xp.any(going)):
+        if finished(~xp.any(going)):
             break
-        every = bool(xp.all(going))
+        # to know that all go on, a device would have to be asked
+        every = not _xp.is_cuda(a) and bool(xp.all(going))
         inverse, logdet = INVERSE(m if every else _where(going, m, identity), threads)
         # finished members stay as they are, whatever batch they travel in
         logdet = xp.where((distance > 1e-2) & going, logdet, xp.zeros_like(logdet))
-        mu = xp.astype(xp.exp(-logdet / (2 * n)), a.dtype)[:, None, None]
-        inverse = inverse / mu**2
-        new = MATMUL(x, inverse, threads) + x
-        new *= 0.5 * mu
-        inverse += mu**2 * m
-        inverse *= 0.25
-        inverse += 0.5 * identity
-        x, m = (new, inverse) if every else (_where(going, new, x), _where(going, inverse, m))
+        mu = xp.astype(xp.exp(-logdet / (2 * n)), real)
+        product = MATMUL(x, inverse, threads)
+        x, m, distance = DB_STEP(x, product, m, inverse, mu, None if every else going, threads)
     return x
 
 
@@ -268,16 +306,17 @@ _NEAR, _NODES = 0.25, 8
 def _roots_near_identity(a: Any, threads: int) -> tuple[Any, Any]:
     """``A^(1/2^s)`` near the identity and s, by square roots; members stop one by one."""
     xp = _xp.namespace(a)
-    identity, roots = eye_like(a), np.zeros(a.shape[0], int)
+    identity = eye_like(a)
+    roots = xp.zeros_like(a[:, 0, 0], dtype=_xp.dtype_of(xp, "int64"))
+    finished = _lag.Lag(a)
     for _ in range(60):
-        distance = xp.sum(xp.abs(a - identity), axis=-1)
-        going = np.asarray(_xp.to_numpy(xp.max(distance, axis=-1))) > _NEAR
-        if not going.any():
+        distance = xp.max(xp.sum(xp.abs(a - identity), axis=-1), axis=-1)
+        going = distance > _NEAR
+        if finished(~xp.any(going)):
             break
-        mask = _xp.from_numpy(going, xp, like=a)
-        a = _where(mask, general_sqrt(_where(mask, a, identity), threads), a)
-        roots += going
-    return a, roots
+        a = _where(going, general_sqrt(_where(going, a, identity), threads), a)
+        roots = roots + xp.astype(going, roots.dtype)
+    return a, np.asarray(_xp.to_numpy(roots))
 
 
 def general_log(a: Any, threads: int = 1) -> Any:
@@ -335,6 +374,10 @@ def _symmetric(dtype: str) -> Any:
     return 0.5 * (a + adjoint(a))
 
 
+def _general(dtype: str) -> Any:
+    return _spd(dtype) + np.triu(np.ones((6, 6), dtype))
+
+
 def _newton(steps: int) -> Any:
     """Newton-Schulz coefficients, the simplest schedule there is."""
     return np.tile([1.5, -0.5, 0.0], (steps, 1))
@@ -362,8 +405,20 @@ def _cpu(stem: str, symbol: str, dtypes: tuple[str, ...] = ALL) -> Implementatio
     return Implementation("cpu", dtypes, f"linalgk_kernels.cpu.matfun_{stem}", symbol)
 
 
+def _cuda(stem: str, symbol: str, when: Any = None, rule: str = "always") -> Implementation:
+    module = f"linalgk_kernels.cuda.matfun_{stem}"
+    return Implementation("cuda", ALL, module, symbol, when, rule)
+
+
+def in_shared_memory(a: Any, *_: Any) -> bool:
+    """Whether a block of the device holds a member; cheap, for `Implementation.when`."""
+    fits: bool = SMALL_ROOT.implementations[-1].load("fits")(a)
+    return fits
+
+
 HERMITIAN_SCAN = Op(
-    "hermitian_scan", "matfun", hermitian_scan, (_cpu("scan", "hermitian_scan"),),
+    "hermitian_scan", "matfun", hermitian_scan,
+    (_cpu("scan", "hermitian_scan"), _cuda("scan", "hermitian_scan")),
     lambda dtype: (_spd(dtype), 1),
 )  # fmt: skip
 EIGH = Op("eigh", "matfun", eigh, (_cpu("eigh", "eigh"),), lambda dtype: (_spd(dtype), 1))
@@ -405,21 +460,42 @@ ROOT_ITERATION = Op(
     _sample_iteration,
 )  # fmt: skip
 SMALL_ROOT = Op(
-    "small_root", "matfun", small_root, (_cpu("roots", "small_root"),), _sample_small_root
-)
+    "small_root", "matfun", small_root,
+    (
+        _cpu("roots", "small_root"),
+        _cuda("roots", "small_root", in_shared_memory, "four matrices in a block's shared memory"),
+    ),
+    _sample_small_root,
+)  # fmt: skip
+POLYNOMIAL = Op(
+    "polynomial", "matfun", polynomial, (_cuda("tails", "polynomial"),),
+    lambda dtype: (_symmetric(dtype), _spd(dtype), _sample_iteration(dtype)[2], 3, 1),
+)  # fmt: skip
+SYMMETRISED = Op(
+    "symmetrised", "matfun", symmetrised, (_cuda("tails", "symmetrised"),),
+    lambda dtype: (_general(dtype), 1),
+)  # fmt: skip
+DB_STEP = Op(
+    "db_step", "matfun", db_step, (_cuda("tails", "db_step"),),
+    lambda dtype: (
+        _general(dtype), _spd(dtype), _symmetric(dtype), _general(dtype),
+        np.asarray([0.5, 1.0, 3.0], _xp.REAL[dtype]), np.asarray([True, False, True]), 1,
+    ),
+)  # fmt: skip
 GENERAL_SQRT = Op(
     "general_sqrt", "matfun", general_sqrt, (_cpu("schur", "general_sqrt"),),
-    lambda dtype: (_spd(dtype) + np.triu(np.ones((6, 6), dtype)), 1),
+    lambda dtype: (_general(dtype), 1),
 )  # fmt: skip
 GENERAL_LOG = Op(
     "general_log", "matfun", general_log, (_cpu("schur", "general_log"),),
-    lambda dtype: (_spd(dtype) + np.triu(np.ones((6, 6), dtype)), 1),
+    lambda dtype: (_general(dtype), 1),
 )  # fmt: skip
 GENERAL_POWER = Op(
     "general_power", "matfun", general_power, (_cpu("schur", "general_power"),),
-    lambda dtype: (_spd(dtype) + np.triu(np.ones((6, 6), dtype)), -0.3, 1),
+    lambda dtype: (_general(dtype), -0.3, 1),
 )  # fmt: skip
 OPS = (
     HERMITIAN_SCAN, EIGH, GRAM, CONGRUENCE, HERMITIAN_SQUARE, CONGRUENCE_INVERSE, CHORD, INVERSE,
-    MATMUL, ROOT_ITERATION, SMALL_ROOT, GENERAL_SQRT, GENERAL_LOG, GENERAL_POWER,
+    MATMUL, ROOT_ITERATION, SMALL_ROOT, POLYNOMIAL, SYMMETRISED, DB_STEP, GENERAL_SQRT,
+    GENERAL_LOG, GENERAL_POWER,
 )  # fmt: skip

@@ -99,7 +99,7 @@ def solve(flat: Any, call: Call) -> Result:
     return _hermitian(flat, call, method)
 
 
-def _asymmetry(call: Call, n: int, eps: float) -> float:
+def asymmetry(call: Call, n: int, eps: float) -> float:
     """Relative asymmetry that still counts as rounding, or as carelessness under "pos"/"her"."""
     return float(n * eps) if call.assume_a is None else float(eps) ** 0.5
 
@@ -112,7 +112,7 @@ def scan(flat: Any, call: Call) -> Any:
     eps = np.finfo(largest.dtype).eps
     status = np.where(np.isfinite(largest), OK, NONFINITE)
     with np.errstate(invalid="ignore"):
-        status[defect > _asymmetry(call, flat.shape[-1], eps) * largest] = ASYMMETRIC
+        status[defect > asymmetry(call, flat.shape[-1], eps) * largest] = ASYMMETRIC
     return status, largest, spread, not defect.any()
 
 
@@ -132,9 +132,10 @@ def _iterative(flat: Any, call: Call, method: str) -> Result:
     eps = float(np.finfo(_xp.REAL[dtype]).eps)
     planes = 2 if dtype in _xp.COMPLEX else 1
     n = flat.shape[-1]
-    tol = _asymmetry(call, n, eps)
+    tol = asymmetry(call, n, eps)
     if n * planes <= SMALL:
         x, report, bad = _ops.SMALL_ROOT(flat, *factors, table, tol, call.threads)
+        bad = np.any(_xp.to_numpy(bad)) if _xp.is_cuda(flat) else bad
     else:
         # beyond the kernel's size the definition runs, its products by the op's own kernel
         with blas_for(flat):

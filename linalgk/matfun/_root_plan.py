@@ -7,7 +7,7 @@ import numpy as np
 
 from linalgk import _validate, _xp
 from linalgk._dispatch import Explanation
-from linalgk.matfun import _apply, _ops
+from linalgk.matfun import _apply, _device, _ops
 from linalgk.matfun._minimax import schedule
 from linalgk.matfun._paths import SMALL, choose_method, steps_table
 from linalgk.matfun._report import finish
@@ -22,7 +22,7 @@ from linalgk.matfun._spectral import (
     by_entries,
     workers,
 )
-from linalgk.matfun._traced import LOWER
+from linalgk.matfun._static import LOWER
 
 
 class RootPlan:
@@ -255,7 +255,16 @@ def build(
                 name, function, methods, x, **fixed, on_fail=policy, out=out, return_info=True
             )
 
-        explanation = _apply.explain(name, function, methods, a, fixed)
+        explanation = _apply.explain(name, function, methods, a, {**fixed, "on_fail": policy})
+        same = dtype == wanted and _xp.dtype_name(a) == dtype
+        if _xp.is_cuda(a) and same and math.prod(a.shape):
+
+            def otherwise(x: Any, out: Any) -> Any:
+                result, info = compute(x, out)
+                return result, info.converged
+
+            damp = _validate.per_member("damp", options.get("damp", 0), batch)
+            return _device.DevicePlan(call, policy, damp, otherwise), explanation, a
         return _Generic(compute), explanation, a
     lanes = 2 * n if dtype in _xp.COMPLEX else n
     work = method

@@ -1,0 +1,50 @@
+"""A host beside a device that is busy: where work goes, and looks that do not wait for it."""
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from linalgk import _xp
+
+
+def scope(x: Any) -> Any:
+    """Where work on the array is queued and outputs are allocated: its own device."""
+    on = _xp.is_cuda(x) and hasattr(x.device, "__enter__")
+    return x.device if on else contextlib.nullcontext()
+
+
+def contiguous(x: Any) -> Any:
+    """A device's array in C order."""
+    return x if x.flags.c_contiguous else x.copy(order="C")
+
+
+def ahead(x: Any) -> Callable[[], Any]:
+    """Start copying a device's number to the host; the answer waits for that copy only."""
+    x = x.reshape(1)
+    host = importlib.import_module("cupyx").empty_pinned(x.shape, x.dtype)
+    stream = sys.modules["cupy"].cuda.get_current_stream()
+    x.get(stream=stream, out=host, blocking=False)
+    event = stream.record()
+
+    def read() -> Any:
+        event.synchronize()
+        return host
+
+    return read
+
+
+class Lag:
+    """The host's look at a flag between steps; at a device's one step late, while it is busy."""
+
+    def __init__(self, like: Any) -> None:
+        self._late = _xp.is_cuda(like)
+        self._before: Callable[[], Any] | None = None
+
+    def __call__(self, flag: Any) -> bool:
+        """The flag, or on a device the one of the last call, False at first."""
+        if not self._late:
+            return bool(flag)
+        before, self._before = self._before, ahead(flag)
+        return before is not None and bool(before())

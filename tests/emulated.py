@@ -1,0 +1,139 @@
+"""A device for tests on machines without one: arrays that do not come to the host by themselves.
+
+They are array_api_strict's, on its second device: the host gets their values only through the
+functions that are counted here. Kernels run in ``cuda_on_cpu``, through the launch code that a GPU
+gets.
+"""
+
+import contextlib
+
+import cuda_on_cpu
+import numpy as np
+import pytest
+from linalgk_kernels import cuda
+
+from linalgk import _dispatch, _lag, _xp
+
+REALS = {"complex64": "float32", "complex128": "float64"}
+
+
+class Layer:
+    """What `linalgk_kernels.cuda.backend` offers, on NumPy arrays and on those of the device."""
+
+    def __init__(self, mode="fast", seed=0, shared_memory=227 * 1024, flush="right"):
+        self.mode, self.seed, self.flush = mode, seed, flush
+        self.shared_memory = shared_memory
+        self.launched = []
+
+    def device_of(self, like):
+        return 0
+
+    def limits(self, device):
+        return cuda.Limits(self.shared_memory, 4)
+
+    def module(self, name, code, flags):
+        module = cuda_on_cpu.RawModule(
+            code=code, options=flags, name=name, mode=self.mode, seed=self.seed, flush=self.flush
+        )
+        return _Module(self, module)
+
+    def empty(self, shape, dtype, like):
+        # what a kernel leaves out must not look right
+        fill = np.nan if np.dtype(dtype).kind in "fc" else -1
+        return self._like(np.full(shape, fill, dtype), like)
+
+    def zeros(self, shape, dtype, like):
+        return self._like(np.zeros(shape, dtype), like)
+
+    def array(self, host, like):
+        return host
+
+    def on(self, device):
+        return contextlib.nullcontext()
+
+    def _like(self, x, like):
+        return x if isinstance(like, np.ndarray) else type(like)._new(x, device=like.device)
+
+
+class _Module:
+    def __init__(self, layer, module):
+        self._layer, self._module = layer, module
+
+    def get_function(self, symbol):
+        return _Function(self._layer, symbol, self._module.get_function(symbol))
+
+
+class _Function:
+    def __init__(self, layer, symbol, function):
+        self.__dict__.update(_layer=layer, _symbol=symbol, _function=function)
+
+    def __setattr__(self, name, value):
+        setattr(self._function, name, value)
+
+    def __call__(self, grid, block, args, shared_mem=0):
+        self._layer.launched.append(self._symbol)
+        self._function(grid, block, tuple(map(plain, args)), shared_mem=shared_mem)
+
+
+def plain(x):
+    """A NumPy array as a kernel sees it: complex numbers are pairs."""
+    x = x._array if hasattr(x, "_array") else x
+    if isinstance(x, np.ndarray) and x.dtype.kind == "c":
+        return x.view(REALS[x.dtype.name])
+    return x
+
+
+class Device:
+    """The namespace of the emulated device, and how often the host looked at it."""
+
+    def __init__(self, strict, layer):
+        self.xp, self.layer, self.looks = strict, layer, 0
+        self.device = strict.Device("device1")
+
+    def array(self, x):
+        """A NumPy array on the device."""
+        return self.xp.asarray(np.array(x, order="C"), device=self.device)
+
+    def host(self, x):
+        """A NumPy copy that is not counted."""
+        return np.array(x._array)
+
+    def fetch(self, x):
+        self.looks += 1
+        return self.host(x)
+
+    def ahead(self, flag):
+        self.looks += 1
+        return lambda: self.host(flag)
+
+
+@contextlib.contextmanager
+def device(**options):
+    """Let arrays of array_api_strict pass for CuPy's, and kernels run in the emulation."""
+    strict = pytest.importorskip("array_api_strict")
+    cuda_on_cpu.require()
+    layer = Layer(**options)
+    found = Device(strict, layer)
+    kind = type(strict.asarray(0.0))
+    look = kind.__bool__
+
+    def counted(x):
+        found.looks += 1
+        return look(x)
+
+    patch = pytest.MonkeyPatch()
+    _dispatch._settled.clear()
+    try:
+        with cuda.using(layer):
+            patch.setitem(_xp._FACES, kind, _xp.Face("cupy", _xp._same, _xp._same))
+            patch.setattr(_xp, "fetch", found.fetch)
+            patch.setattr(_lag, "ahead", found.ahead)
+            patch.setattr(
+                _lag, "contiguous", lambda x: x if x._array.flags.c_contiguous else strict.asarray(x, copy=True)
+            )
+            for name in ("__bool__", "__int__", "__float__", "__index__"):
+                patch.setattr(kind, name, counted if name == "__bool__" else getattr(kind, name))
+            yield found
+    finally:
+        patch.undo()
+        _dispatch._settled.clear()
