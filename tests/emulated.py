@@ -87,7 +87,9 @@ class Device:
     """The namespace of the emulated device, and how often the host looked at it."""
 
     def __init__(self, strict, layer):
-        self.xp, self.layer, self.looks = strict, layer, 0
+        self.xp, self.layer = strict, layer
+        # how often the host waited for all that was queued, and looked at what was done already
+        self.looks = self.glances = 0
         self.device = strict.Device("device1")
 
     def array(self, x):
@@ -103,7 +105,7 @@ class Device:
         return self.host(x)
 
     def ahead(self, flag):
-        self.looks += 1
+        self.glances += 1
         return lambda: self.host(flag)
 
 
@@ -129,10 +131,11 @@ def device(**options):
             patch.setattr(_xp, "fetch", found.fetch)
             patch.setattr(_lag, "ahead", found.ahead)
             patch.setattr(
-                _lag, "contiguous", lambda x: x if x._array.flags.c_contiguous else strict.asarray(x, copy=True)
+                _lag,
+                "contiguous",
+                lambda x: x if x._array.flags.c_contiguous else strict.asarray(x, copy=True),
             )
-            for name in ("__bool__", "__int__", "__float__", "__index__"):
-                patch.setattr(kind, name, counted if name == "__bool__" else getattr(kind, name))
+            patch.setattr(kind, "__bool__", counted)
             yield found
     finally:
         patch.undo()

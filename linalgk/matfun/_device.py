@@ -17,6 +17,9 @@ from linalgk.matfun import _general, _ops, _static
 from linalgk.matfun._paths import asymmetry, steps_table
 from linalgk.matfun._spectral import OK, Call, Scalar
 
+# The Hermitian part, which members are Hermitian and finite, and their largest entries.
+Structure = Callable[[], tuple[Any, Any, Any]]
+
 
 class Found(NamedTuple):
     """Functions of a flat batch, every array on the device."""
@@ -57,9 +60,6 @@ def is_blind(call: Call, policy: str) -> bool:
 
 def compute(flat: Any, call: Call, policy: str) -> Found | None:
     """Functions of Hermitian members; None where the host has to look at the members."""
-    asked = call.method
-    if call.assume_a == "gen" or asked in (*_general.METHODS, "pade", "taylor"):
-        return None
     blind = is_blind(call, policy)
     for way in _ways(flat, call, blind):
         found, word = way()
@@ -70,22 +70,32 @@ def compute(flat: Any, call: Call, policy: str) -> Found | None:
 
 def _ways(flat: Any, call: Call, blind: bool) -> Iterator[Callable[[], tuple[Found, Any]]]:
     """The ways to the result, cheapest first; each gives a word that is not zero if it failed."""
-    function = call.function
+    function, asked = call.function, call.method
     spectrum = call.rel_damp is not None
+    if call.assume_a == "gen" or asked in _general.METHODS or (_is_sign(call) and asked == "pade"):
+        yield functools.partial(_by_general, flat, call)
+        return
     fits = kernel(flat, call) is not None
-    method, asked = call.method, call.method
+    structure = functools.cache(functools.partial(_structure, flat, call))
+    if asked in ("pade", "taylor") or (asked in ("minimax", "newton_schulz") and _is_sign(call)):
+        return
+    if call.assume_a is None and not fits:
+        hermitian = _xp.namespace(flat).all(structure()[1])
+        if not np.all(_xp.to_numpy(hermitian)):
+            return
+    method = asked
     if asked == "auto":
         method, _ = choose_method(function, fits=fits, spectrum=spectrum, looks=not blind)
     if method == "products":
-        yield functools.partial(_by_squaring, flat, call)
+        yield functools.partial(_by_squaring, call, structure)
         return
     if method in ("minimax", "newton_schulz") and function.factors is not None:
         if fits:
             yield functools.partial(_fused, flat, call, method)
             return
-        yield functools.partial(_by_products, flat, call, method)
-    if method != "minimax" or asked == "auto":
-        yield functools.partial(_by_eigenvectors, flat, call)
+        yield functools.partial(_by_products, flat, call, method, structure)
+    if asked in ("auto", "eigh"):
+        yield functools.partial(_by_eigenvectors, call, structure)
 
 
 def kernel(flat: Any, call: Call) -> Any:
@@ -116,7 +126,7 @@ def _structure(flat: Any, call: Call) -> tuple[Any, Any, Any]:
     eps = float(xp.finfo(largest.dtype).eps)
     good = xp.isfinite(largest) & (defect <= asymmetry(call, flat.shape[-1], eps) * largest)
     a = xp.where(good[:, None, None], flat, _ops.eye_like(flat))
-    return _ops.SYMMETRISED(a), good, xp.where(good, largest, largest * 0 + 1)
+    return _ops.SYMMETRISED(a, call.threads), good, xp.where(good, largest, largest * 0 + 1)
 
 
 def _done(found: Found, good: Any) -> tuple[Found, Any]:
@@ -125,27 +135,38 @@ def _done(found: Found, good: Any) -> tuple[Found, Any]:
     return found._replace(x=x, good=good), ~xp.all(good)
 
 
-def _by_squaring(flat: Any, call: Call) -> tuple[Found, Any]:
-    a, good, _ = _structure(flat, call)
-    x = _ops.SYMMETRISED(_ops.repeated_squaring(a, call.function.power.numerator))
+def _is_sign(call: Call) -> bool:
+    return call.function.name == "sign"
+
+
+def _by_general(flat: Any, call: Call) -> tuple[Found, Any]:
+    """Without symmetry, by products and inverses."""
+    xp, found = _xp.namespace(flat), _general.compute(flat, call)
+    good = found.status == OK
+    return Found(flat, found.x, good, found.iterations, found.method), ~xp.all(good)
+
+
+def _by_squaring(call: Call, structure: Structure) -> tuple[Found, Any]:
+    a, good, _ = structure()
+    x = _ops.SYMMETRISED(_ops.repeated_squaring(a, call.function.power.numerator), call.threads)
     return _done(Found(a, x, good, 0, "products"), good)
 
 
-def _by_eigenvectors(flat: Any, call: Call) -> tuple[Found, Any]:
-    a, hermitian, _ = _structure(flat, call)
+def _by_eigenvectors(call: Call, structure: Structure) -> tuple[Found, Any]:
+    a, hermitian, _ = structure()
     damp = 0 if call.rel_damp is None else call.rel_damp
     a, x, good = _static.by_eigenvectors(a, call, damp)
     return _done(Found(a, x, good, 0, "eigh"), good & hermitian)
 
 
-def _by_products(flat: Any, call: Call, method: str) -> tuple[Found, Any]:
+def _by_products(flat: Any, call: Call, method: str, structure: Structure) -> tuple[Found, Any]:
     """The iteration with the schedule of the hardest members it serves, and what M came to."""
     assert call.function.factors is not None
     whole, num, den = call.function.factors
     xp, n = _xp.namespace(flat), flat.shape[-1]
     real = _xp.REAL[_xp.dtype_name(flat)]
     eps = float(np.finfo(real).eps)
-    a, good, largest = _structure(flat, call)
+    a, good, largest = structure()
     good = good & (largest > 0)
     largest = xp.where(good, largest, largest * 0 + 1)
     exponent = xp.ceil(xp.log2(largest) / den)

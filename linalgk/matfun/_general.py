@@ -1,12 +1,13 @@
 """Functions of matrices without structure: closed forms, Schur, and what needs only LU and GEMM."""
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from linalgk import _xp
+from linalgk import _lag, _xp
 from linalgk.matfun import _ops
 from linalgk.matfun._minimax import schedule
 from linalgk.matfun._spectral import (
@@ -19,9 +20,12 @@ from linalgk.matfun._spectral import (
     Call,
     Result,
     Scalar,
+    as_factor,
+    at_home,
     blank,
     blas_for,
-    frobenius,
+    home,
+    norms,
     put,
     take,
     usable,
@@ -64,18 +68,27 @@ def is_root_of_two(function: Scalar) -> bool:
 
 def solve(flat: Any, call: Call) -> Result:
     """No structure assumed; finite members at a scale near one, verdicts by the residual."""
-    xp = _xp.namespace(flat)
+    found = compute(flat, call)
+    status, iterations = (
+        np.asarray(_xp.to_numpy(v)).astype(int) for v in (found.status, found.iterations)
+    )
+    return found._replace(status=status, iterations=iterations, lower=np.full(len(status), np.nan))
+
+
+def compute(flat: Any, call: Call) -> Result:
+    """`solve` with the numbers per member where `home` is: a device is not waited for."""
+    xp, h = _xp.namespace(flat), home(flat)
     n, function = flat.shape[-1], call.function
     name = _xp.dtype_name(flat)
     real = np.dtype(_xp.REAL[name])
     eps = float(np.finfo(real).eps)
-    largest = np.asarray(_xp.to_numpy(xp.max(xp.abs(flat), axis=(-2, -1))), dtype=np.float64)
-    finite = np.isfinite(largest)
-    status = np.where(finite, OK, NONFINITE)
+    largest = at_home(xp.max(xp.abs(flat), axis=(-2, -1)))
+    finite = h.isfinite(largest)
+    status = _marked(h.zeros_like(largest, dtype=h.int64), ~finite, NONFINITE)
     step = function.root
-    units = -(-np.frexp(np.where(finite & (largest > 0), largest, 1.0))[1] // step)
-    keep = _xp.from_numpy(finite, xp, like=flat)[:, None, None]
-    a = _ops.scaled(xp.where(keep, flat, _ops.eye_like(flat)), -step * units)
+    top = h.where(finite & (largest > 0), largest, h.ones_like(largest))
+    units = -(-np.frexp(top)[1] // step) if h is np else h.ceil(h.log2(top) / step)
+    a = _ops.scaled(usable(flat, status), -step * units)
     method = call.method
     if method == "auto":
         method, _ = choose_method(function, n, schur=isinstance(flat, np.ndarray))
@@ -93,18 +106,17 @@ def solve(flat: Any, call: Call) -> Result:
             x = (
                 _ops.scaled(x, units * function.power.numerator)
                 if function.root == (function.power.denominator)
-                else x * _powers(float(function.power) * units, x)
+                else x * as_factor(2.0 ** (float(function.power) * units), x)
             )
         elif function.name == "log":
-            shift = _xp.from_numpy(np.log(2.0) * units, xp, like=x, dtype=x.dtype)
-            x = x + shift[:, None, None] * _ops.eye_like(x)
-    unknown = np.full(len(status), np.nan)
-    return Result(blank(x, status != OK), status, iterations, unknown, method)
+            x = x + as_factor(math.log(2.0) * units, x) * _ops.eye_like(x)
+    return Result(blank(x, status != OK), status, iterations, None, method)
 
 
-def _powers(exponents: Any, like: Any) -> Any:
-    values = np.exp2(exponents)
-    return _xp.from_numpy(values, _xp.namespace(like), like=like, dtype=like.dtype)[:, None, None]
+def _marked(status: Any, members: Any, code: int) -> Any:
+    """``status`` with a code in some members."""
+    h = home(status)
+    return h.where(members, h.full_like(status, code), status)
 
 
 Solved = tuple[Any, Any, Any]
@@ -141,13 +153,11 @@ def _by_db(a: Any, status: Any, call: Call, eps: float, threads: int) -> Solved:
     # where Schur can do better it is asked to; elsewhere the error of the iteration is granted,
     # a residual larger by the condition of X
     strict = call.method == "auto" and isinstance(a, np.ndarray)
-    slack = (
-        1.0
-        if strict
-        else np.maximum(
-            10.0, 10 * frobenius(_ops.INVERSE(x, threads)[0]) * (frobenius(x) / a.shape[-1])
-        )
-    )
+    slack: Any = 1.0
+    if not strict:
+        spread = norms(_ops.INVERSE(x, threads)[0]) * (norms(x) / a.shape[-1])
+        h = home(a)
+        slack = h.where(spread > 1, 10 * spread, h.full_like(spread, 10.0))
     return _judged(a, x, status, call, eps, True, r.denominator, slack)
 
 
@@ -156,56 +166,54 @@ def _judged(
     slack: Any = 10.0,
 ) -> Solved:  # fmt: skip
     """Fail members whose root is not one, or is not real; invert where the inverse was asked."""
-    xp, n = _xp.namespace(a), a.shape[-1]
+    xp, h, n = _xp.namespace(a), home(a), a.shape[-1]
     product = x
     for _ in range(root - 1):
         product = _ops.MATMUL(product, x, workers(a, call))
-    size, defect, norm = frobenius(a), frobenius(product - xp.astype(a, x.dtype)), frobenius(x)
+    size, defect, norm = norms(a), norms(product - xp.astype(a, x.dtype)), norms(x)
     # a backward stable root has a residual of n eps ||X||^p (Higham 2008, sections 6.5 and 7.3)
-    bound = slack * n * eps * np.maximum(norm**root, size)
-    status = np.where((status == OK) & ~(defect <= bound), FAILED, status)
+    bound = slack * n * eps * h.where(norm**root > size, norm**root, size)
+    status = _marked(status, (status == OK) & ~(defect <= bound), FAILED)
     narrow = real and _xp.dtype_name(a) not in _xp.COMPLEX
     imaginary = _is_imaginary(x, eps, n, norm)
     if n == 1 and call.assume_a == "pos":
-        status = np.where((status == OK) & imaginary, INDEFINITE, status)
+        status = _marked(status, (status == OK) & imaginary, INDEFINITE)
     if narrow and _xp.dtype_name(x) in _xp.COMPLEX:
-        status = np.where((status == OK) & imaginary, NO_ROOT, status)
+        status = _marked(status, (status == OK) & imaginary, NO_ROOT)
         x = xp.real(x)
     x = xp.astype(x, a.dtype)
     if call.inverse:
         x, _, status = _inverted(x, status, eps, workers(a, call))
-    return x, status, np.zeros(len(status), int)
+    return x, status, h.zeros_like(status)
 
 
 def _is_imaginary(x: Any, eps: float, n: int, norm: Any) -> Any:
     xp = _xp.namespace(x)
-    size = frobenius(xp.imag(x)) if _xp.dtype_name(x) in _xp.COMPLEX else 0 * norm
+    size = norms(xp.imag(x)) if _xp.dtype_name(x) in _xp.COMPLEX else 0 * norm
     return size > 10 * n * eps**0.5 * norm
 
 
 def _plain(x: Any, status: Any, real: bool, eps: float, a: Any) -> Solved:
     """What cannot be judged by a residual: finite, and real where it has to be."""
-    xp = _xp.namespace(a)
-    norm = frobenius(x)
-    status = np.where((status == OK) & ~np.isfinite(norm), FAILED, status)
+    xp, h = _xp.namespace(a), home(a)
+    norm = norms(x)
+    status = _marked(status, (status == OK) & ~h.isfinite(norm), FAILED)
     if real and _xp.dtype_name(x) in _xp.COMPLEX:
         imaginary = _is_imaginary(x, eps, a.shape[-1], norm)
-        status = np.where((status == OK) & imaginary, NO_ROOT, status)
+        status = _marked(status, (status == OK) & imaginary, NO_ROOT)
         x = xp.real(x)
-    return xp.astype(x, a.dtype), status, np.zeros(len(status), int)
+    return xp.astype(x, a.dtype), status, h.zeros_like(status)
 
 
 def _inverted(x: Any, status: Any, eps: float, threads: int) -> tuple[Any, Any, Any]:
     """Inverse, log |det| and status: singular where the reciprocal condition is below roundoff."""
     x = usable(x, status)
     inverse, logdet = _ops.INVERSE(x, threads)
-    condition = frobenius(x) * frobenius(inverse)
-    status = np.where((status == OK) & ~(condition < 1 / eps), SINGULAR, status)
-    return (
-        usable(inverse, status),
-        np.where(status == OK, np.asarray(_xp.to_numpy(logdet), dtype=np.float64), 0.0),
-        status,
-    )
+    condition = norms(x) * norms(inverse)
+    status = _marked(status, (status == OK) & ~(condition < 1 / eps), SINGULAR)
+    logdet = at_home(logdet)
+    zero = home(logdet).zeros_like(logdet)
+    return usable(inverse, status), home(logdet).where(status == OK, logdet, zero), status
 
 
 def _by_products(a: Any, status: Any, call: Call, eps: float, threads: int) -> Solved:
@@ -214,7 +222,7 @@ def _by_products(a: Any, status: Any, call: Call, eps: float, threads: int) -> S
     if rest < 0:
         a, _, status = _inverted(a, status, eps, threads)
         rest = -rest
-    return _ops.repeated_squaring(a, rest), status, np.zeros(len(status), int)
+    return _ops.repeated_squaring(a, rest), status, home(a).zeros_like(status)
 
 
 def _by_newton(a: Any, status: Any, _call: Call, eps: float, threads: int) -> Solved:
@@ -223,39 +231,42 @@ def _by_newton(a: Any, status: Any, _call: Call, eps: float, threads: int) -> So
     ``X <- (mu X + (mu X)^-1) / 2, mu = |det X|^(-1/n)`` until the steps are small, then products
     only: ``X <- X (15 I - 10 X^2 + 3 X^4) / 8``.
     """
-    xp, n = _xp.namespace(a), a.shape[-1]
+    h, n = home(a), a.shape[-1]
     inverse, logdet, status = _inverted(a, status, eps, threads)
-    x, iterations, near = usable(a, status), np.zeros(len(status), int), np.inf
-    active = np.ones(len(status), bool)
+    x, iterations = usable(a, status), h.zeros_like(status)
+    active, near = status == status, h.full_like(logdet, float("inf"))
+    finished = _lag.Lag(a)
     for k in range(60):
         if k:
-            inverse, device = _ops.INVERSE(x, threads)
-            logdet = np.asarray(_xp.to_numpy(device), dtype=np.float64)
-        logdet = np.where(near < 1e-2, 0.0, logdet)
-        mu = np.where(active, np.exp(-logdet / n), 1.0)
-        factor = _xp.from_numpy(mu, xp, like=x, dtype=x.dtype)[:, None, None]
+            inverse, logdet = _ops.INVERSE(x, threads)
+            logdet = at_home(logdet)
+        logdet = h.where(near < 1e-2, h.zeros_like(logdet), logdet)
+        mu = h.exp(-logdet / n)
+        factor = as_factor(h.where(active, mu, h.ones_like(mu)), x)
         x = factor * x
         new = 0.5 * (x + inverse / factor)
         # X^2 - I after the step is the square of the step, so that products converge
-        step = frobenius(new - x)
-        near = step / frobenius(new)
-        iterations += active
+        step = norms(new - x)
+        near = step / norms(new)
+        iterations = iterations + h.astype(active, iterations.dtype)
         x = new
         active = ~(step < 0.3)
-        if not active.any() or not np.isfinite(near).any() or k == 59:
+        if finished(~(h.any(active) & h.any(h.isfinite(near)))):
             break
     identity = _ops.eye_like(x)
+    finished = _lag.Lag(a)
     for _ in range(4):
         square = _ops.MATMUL(x, x, threads)
-        defect = frobenius(square - identity)
-        if not (defect > n * eps * np.maximum(frobenius(x) ** 2 / n, 1)).any():
+        defect, spread = norms(square - identity), norms(x) ** 2 / n
+        goal = n * eps * h.where(spread > 1, spread, h.ones_like(spread))
+        if finished(~h.any(defect > goal)):
             break
         fourth = _ops.MATMUL(square, square, threads)
         x = 0.125 * _ops.MATMUL(x, 15 * identity - 10 * square + 3 * fourth, threads)
-        iterations += 1
-    norm, defect = frobenius(x), frobenius(_ops.MATMUL(x, x, threads) - identity)
+        iterations = iterations + 1
+    norm, defect = norms(x), norms(_ops.MATMUL(x, x, threads) - identity)
     failed = ~(defect <= 10 * n * eps * norm**2)
-    return x, np.where((status == OK) & failed, FAILED, status), iterations
+    return x, _marked(status, (status == OK) & failed, FAILED), iterations
 
 
 def _by_pade(a: Any, status: Any, _call: Call, eps: float, threads: int) -> Solved:
@@ -263,68 +274,64 @@ def _by_pade(a: Any, status: Any, _call: Call, eps: float, threads: int) -> Solv
 
     ``X <- X/m sum_j (X^2 + (1/x_j - 1) I)^-1 / x_j, x_j = (1 + cos((2j - 1) pi / 2m)) / 2``.
     """
-    xp, n, m = _xp.namespace(a), a.shape[-1], 4
+    xp, h, n, m = _xp.namespace(a), home(a), a.shape[-1], 4
     _, logdet, status = _inverted(a, status, eps, threads)
-    x, iterations = usable(a, status), np.zeros(len(status), int)
-    identity = _ops.eye_like(x)
+    x, iterations = usable(a, status), h.zeros_like(status)
+    identity, finished = _ops.eye_like(x), _lag.Lag(a)
     nodes = (0.5 * (1 + np.cos((2 * np.arange(m) + 1) * np.pi / (2 * m)))).tolist()
     for k in range(30):
         square = x @ x
-        active = ~(frobenius(square - identity) <= n * eps)
-        if not active.any():
+        active = ~(norms(square - identity) <= n * eps)
+        if finished(~h.any(active)):
             break
         if k == 0:
             # eigenvalues far from one only cost steps, those of X^2 meet near one
-            mu = np.exp(-logdet / n)
-            factor = _xp.from_numpy(mu, xp, like=x, dtype=x.dtype)[:, None, None]
+            factor = as_factor(h.exp(-logdet / n), x)
             x, square = factor * x, factor**2 * square
         total = xp.zeros_like(x)
         for node in nodes:
             shifted = square + (1 / node - 1) * identity
             total = total + _ops.INVERSE(shifted, threads)[0] / (m * node)
-        mask = _xp.from_numpy(active, xp, like=x)[:, None, None]
-        x = xp.where(mask, x @ total, x)
-        iterations += active
-    norm, defect = frobenius(x), frobenius(x @ x - identity)
+        mask = active if h is not np else _xp.from_numpy(active, xp, like=x)
+        x = xp.where(mask[:, None, None], x @ total, x)
+        iterations = iterations + h.astype(active, iterations.dtype)
+    norm, defect = norms(x), norms(x @ x - identity)
     failed = ~(defect <= 10 * n * eps * norm**2)
-    return x, np.where((status == OK) & failed, FAILED, status), iterations
+    return x, _marked(status, (status == OK) & failed, FAILED), iterations
 
 
-def sign_by_products(flat: Any, largest: Any, call: Call, method: str) -> Result:
+def sign_by_products(flat: Any, call: Call, method: str) -> Result:
     """Sign of Hermitian matrices by products only: the minimax polynomials, then Newton-Schulz."""
-    xp, n = _xp.namespace(flat), flat.shape[-1]
+    h, n = home(flat), flat.shape[-1]
     real = np.dtype(_xp.REAL[_xp.dtype_name(flat)])
     eps = float(np.finfo(real).eps)
-    norm = np.where(largest > 0, frobenius(flat), 1.0)
-    x = flat / _xp.from_numpy(norm, xp, like=flat, dtype=flat.dtype)[:, None, None]
+    size = norms(flat)
+    x = flat / as_factor(h.where(size > 0, size, h.ones_like(size)), flat)
     x = 0.5 * (x + _ops.adjoint(x))
     coeffs: list[Any] = []
     if method == "minimax":
         # Python floats, which leave the dtype of an array alone
         coeffs = schedule(max(eps**0.75, 1e-9), call.tol, call.steps).tolist()
     limit = call.steps if call.steps is not None else 100
-    identity, done = _ops.eye_like(x), 0
-    previous = np.full(len(largest), np.inf)
+    identity, done, stop = _ops.eye_like(x), 0, _lag.Lag(flat)
+    previous = h.full_like(size, float("inf"))
     goal = n**0.5 * eps if call.tol is None else call.tol
     while done < limit:
         a, b, c = coeffs[done] if done < len(coeffs) else (1.5, -0.5, 0.0)
         square = x @ x
-        defect = frobenius(square - identity)
+        defect = norms(square - identity)
         finished = (defect <= goal) | ((defect < 0.1) & (defect >= 0.5 * previous))
-        if call.steps is None and finished.all():
+        if call.steps is None and stop(h.all(finished)):
             break
         previous = defect
         t = a * identity + b * square
         t = t + c * (square @ square) if c else t
         x = x @ t
         x, done = 0.5 * (x + _ops.adjoint(x)), done + 1
-    defect = frobenius(x @ x - identity)
-    accepted = (
-        (defect <= 10 * n * eps)
-        | (call.steps is not None)
-        | ((call.tol is not None) & (defect <= 10 * n**0.5 * (call.tol or 0)))
-    )
-    status = np.where(accepted, OK, FAILED)
+    defect = norms(x @ x - identity)
+    bound = 10 * n * eps if call.tol is None else max(10 * n * eps, 10 * n**0.5 * call.tol)
+    accepted = defect <= (np.inf if call.steps is not None else bound)
+    status = np.where(np.asarray(_xp.to_numpy(accepted)), OK, FAILED)
     unknown = np.full(len(status), np.nan)
     return Result(blank(x, status != OK), status, np.full(len(status), done), unknown, method)
 

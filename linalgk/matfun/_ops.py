@@ -303,12 +303,12 @@ def general_sqrt(a: Any, threads: int = 1) -> Any:
 _NEAR, _NODES = 0.25, 8
 
 
-def _roots_near_identity(a: Any, threads: int) -> tuple[Any, Any]:
-    """``A^(1/2^s)`` near the identity and s, by square roots; members stop one by one."""
+def _roots_near_identity(a: Any, threads: int) -> tuple[Any, Any, int]:
+    """``A^(1/2^s)`` near the identity, s and at least the largest s; members stop one by one."""
     xp = _xp.namespace(a)
     identity = eye_like(a)
     roots = xp.zeros_like(a[:, 0, 0], dtype=_xp.dtype_of(xp, "int64"))
-    finished = _lag.Lag(a)
+    finished, rounds = _lag.Lag(a), 0
     for _ in range(60):
         distance = xp.max(xp.sum(xp.abs(a - identity), axis=-1), axis=-1)
         going = distance > _NEAR
@@ -316,7 +316,8 @@ def _roots_near_identity(a: Any, threads: int) -> tuple[Any, Any]:
             break
         a = _where(going, general_sqrt(_where(going, a, identity), threads), a)
         roots = roots + xp.astype(going, roots.dtype)
-    return a, np.asarray(_xp.to_numpy(roots))
+        rounds += 1
+    return a, roots, rounds
 
 
 def general_log(a: Any, threads: int = 1) -> Any:
@@ -327,13 +328,13 @@ def general_log(a: Any, threads: int = 1) -> Any:
     of Matrices, 2008, eq. 11.18).
     """
     xp = _xp.namespace(a)
-    near, roots = _roots_near_identity(a, threads)
+    near, roots, _ = _roots_near_identity(a, threads)
     identity = eye_like(a)
     e, total = near - identity, xp.zeros_like(a)
     for x, w in zip(*(v.tolist() for v in np.polynomial.legendre.leggauss(_NODES)), strict=True):
         total = total + 0.5 * w * INVERSE(identity + 0.5 * (x + 1) * e, threads)[0]
-    factor = _xp.from_numpy(np.ldexp(1.0, roots), xp, like=a, dtype=a.dtype)[:, None, None]
-    return factor * (e @ total)
+    real = _xp.dtype_of(xp, _xp.REAL[_xp.dtype_name(a)])
+    return scaled(e @ total, xp.astype(roots, real))
 
 
 def general_power(a: Any, t: float, threads: int = 1) -> Any:
@@ -348,13 +349,13 @@ def general_power(a: Any, t: float, threads: int = 1) -> Any:
     identity = eye_like(a)
     total = identity + xp.zeros_like(a)
     if alpha:
-        near, roots = _roots_near_identity(a, threads)
+        near, roots, rounds = _roots_near_identity(a, threads)
         total = xp.zeros_like(a)
         for x, w in zip(*jacobi_nodes(alpha, _NODES), strict=True):
             part = INVERSE(float(x) * identity + float(1 - x) * near, threads)[0]
             total = total + float(w) * part
-        for k in range(int(roots.max(initial=0))):
-            total = _where(_xp.from_numpy(roots > k, xp, like=a), total @ total, total)
+        for k in range(rounds):
+            total = _where(roots > k, total @ total, total)
     base = INVERSE(a, threads)[0] if whole < 0 else a
     for _ in range(abs(whole)):
         total = total @ base

@@ -185,5 +185,5 @@ def _full(flat: Any, largest: Any, exact: bool, call: Call, method: str) -> Resu
     if method == "taylor":
         return by_series(flat, call)
     if method in ("minimax", "newton_schulz"):
-        return _general.sign_by_products(flat, largest, call, method)
+        return _general.sign_by_products(flat, call, method)
     return by_eigenvectors(flat, largest, exact, call)

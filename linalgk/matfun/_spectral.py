@@ -278,27 +278,52 @@ def merge(base: Result, index: Any, part: Result) -> Result:
 
 
 def blank(x: Any, bad: Any) -> Any:
-    """NaN in the bad members."""
-    if not bad.any():
-        return x
+    """NaN in the bad members; ``bad`` may be where x is."""
     xp = _xp.namespace(x)
-    mask = _xp.from_numpy(bad, xp, like=x)[:, None, None]
-    return xp.where(mask, xp.asarray(float("nan"), dtype=x.dtype), x)
+    if isinstance(bad, np.ndarray):
+        if not bad.any():
+            return x
+        bad = _xp.from_numpy(bad, xp, like=x)
+    return xp.where(bad[:, None, None], xp.full_like(x, float("nan")), x)
 
 
 def usable(x: Any, status: Any) -> Any:
-    """The identity in place of bad members."""
-    xp = _xp.namespace(x)
-    good = _xp.from_numpy(status == OK, xp, like=x)[:, None, None]
-    return xp.where(good, x, _ops.eye_like(x))
+    """The identity in place of bad members; ``status`` may be where x is."""
+    xp, good = _xp.namespace(x), status == OK
+    if isinstance(good, np.ndarray):
+        good = _xp.from_numpy(good, xp, like=x)
+    return xp.where(good[:, None, None], x, _ops.eye_like(x))
 
 
-def frobenius(a: Any) -> Any:
-    """Frobenius norm of each member, NumPy float64."""
+def home(a: Any) -> Any:
+    """The namespace of numbers per member: NumPy, but for a device that is not waited for."""
+    return _xp.namespace(a) if _xp.is_cuda(a) else np
+
+
+def at_home(x: Any) -> Any:
+    """Numbers per member as `home` has them."""
+    return x if _xp.is_cuda(x) else np.asarray(_xp.to_numpy(x), dtype=np.float64)
+
+
+def as_factor(x: Any, like: Any) -> Any:
+    """Numbers per member, (b, 1, 1) in the dtype of ``like``."""
+    xp = _xp.namespace(like)
+    if isinstance(x, np.ndarray):
+        return _xp.from_numpy(x, xp, like=like, dtype=like.dtype)[:, None, None]
+    return xp.astype(x, like.dtype)[:, None, None]
+
+
+def norms(a: Any) -> Any:
+    """Frobenius norm of each member, where `home` is."""
     xp = _xp.namespace(a)
     size = xp.abs(a)
     # relative to the largest entry, whose square may leave the range of the dtype
     top = xp.max(size, axis=(-2, -1))
     top = xp.where(top == 0, xp.ones_like(top), top)
     square = xp.sum((size / top[:, None, None]) ** 2, axis=(-2, -1))
-    return np.asarray(_xp.to_numpy(xp.sqrt(square) * top), dtype=np.float64)
+    return at_home(xp.sqrt(square) * top)
+
+
+def frobenius(a: Any) -> Any:
+    """Frobenius norm of each member, NumPy float64."""
+    return np.asarray(_xp.to_numpy(norms(a)), dtype=np.float64)

@@ -36,6 +36,8 @@ def accepted(a: Any, x: Any, good: Any) -> tuple[Any, Any]:
 def per_member(value: Any, like: Any) -> Any:
     """A number, or one per member, as (b, 1, 1) in the dtype of ``like``."""
     xp = _xp.namespace(like)
+    if isinstance(value, int | float):
+        value = np.asarray(float(value))
     on_host = isinstance(value, np.ndarray) and xp is not np
     value = _xp.from_numpy(value, xp, like=like) if on_host else xp.asarray(value)
     flat = xp.reshape(value, (-1,))

@@ -77,6 +77,8 @@ class _Launch(ctypes.Structure):
         ("seed", ctypes.c_uint64),
         ("flush_left", ctypes.c_uint32),
         ("truncate", ctypes.c_uint32),
+        ("guards", ctypes.c_void_p),
+        ("guard_count", ctypes.c_uint64),
         ("seconds", ctypes.c_double),
     ]
 
@@ -140,6 +142,8 @@ class RawModule:
         self._ids = unit.ids
         runtime = build.runtime(mode, ucontext=switch == "ucontext")
         self.path = build.module(unit.text(), flags, mode, runtime)
+        guards = build.guards(self.path) if mode == "check" else []
+        self._guards = np.array(guards, np.uint32)
         # Loaded first, so that the module finds it under its name wherever the cache lies.
         self._runtime = ctypes.CDLL(str(runtime))
         self._runtime.coc_launch.argtypes = [ctypes.POINTER(_Launch)]
@@ -260,6 +264,8 @@ class Function:
             module.seed,
             module.flush == "left",
             module.tensor_rounding == "truncate",
+            _address(module._guards),
+            module._guards.size,
             module.timeout,
         )
         with _LAUNCHING:

@@ -23,6 +23,8 @@ COMMON = (
     *("-fPIC", "-fvisibility=hidden", "-march=native", "-fno-strict-aliasing", "-fno-math-errno"),
     # A frame larger than the closed page below a stack would else step over it.
     "-fstack-clash-protection",
+    # GCC contracts products and sums, as NVRTC does, only where it thinks the search expensive.
+    "-fexpensive-optimizations",
     # addr2line misreads the file names of DWARF 5.
     *("-g1", "-gdwarf-4", "-w"),
 )
@@ -211,6 +213,15 @@ def module(text, flags, mode, runtime_path):
 
     parts = (text, flags, mode, runtime_path.name, SANITIZED, _own_text(SHIM))
     return _kept("kernel", parts, make)
+
+
+def guards(library):
+    """Where in its block of shared memory a library marks what has been initialised."""
+    tool = shutil.which("nm") or shutil.which("llvm-nm")
+    if tool is None:
+        return []
+    symbols = _run([tool, str(library)])
+    return [int(value, 16) for value in re.findall(r"^(\w+) [bBdD] _ZGV", symbols, re.MULTILINE)]
 
 
 def places(library, offsets):

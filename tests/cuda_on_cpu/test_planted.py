@@ -9,9 +9,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import cuda_on_cpu
 import numpy as np
 import pytest
+
+import cuda_on_cpu
 
 FOLDER = Path(__file__).parent / "planted"
 N = 64
@@ -102,7 +103,7 @@ BUGS = [
     Bug(
         "atomic_then_plain",
         lambda x: np.full(N, x.sum()),
-        RACE.format("shared", "read", "updated by an atomic"),
+        RACE.format("shared", "updated by an atomic", "read"),
         WRONG,
     ),
     Bug(
@@ -218,7 +219,10 @@ BUGS = [
 def module(fixed, mode):
     """All of planted/ as one module, so that there are four to compile and not a hundred."""
     cuda_on_cpu.require()
-    parts = [f'#line 1 "{bug.name}.cu"\n{(FOLDER / bug.name).with_suffix(".cu").read_text()}' for bug in BUGS]
+    parts = [
+        f'#line 1 "{bug.name}.cu"\n{(FOLDER / bug.name).with_suffix(".cu").read_text()}'
+        for bug in BUGS
+    ]
     options = ("-DFIXED",) if fixed else ()
     return cuda_on_cpu.RawModule(code="\n".join(parts), options=options, mode=mode, timeout=0.3)
 

@@ -221,7 +221,16 @@ void check_end() {
     }
 }
 
-void check_block() { first_epoch = ++epoch; }
+void check_block() {
+    first_epoch = ++epoch;
+    if (run.guard_count == 0) return;
+    // g++ guards shared arrays of __half though there is nothing to construct; the poison means
+    // "done" to it. Written, that is, before the block's threads start.
+    for (u32 i = 0; i < run.guard_count; i++)
+        if (Cell *cell = shared_cells(run.tls_low + run.guards[i], 1))
+            cell->write = {epoch, 0, 0, 0, ONE, 0};
+    ++epoch;
+}
 void check_barrier() { ++epoch; }
 void check_warp_barrier(u32 warp) { ++warp_epochs[warp]; }
 

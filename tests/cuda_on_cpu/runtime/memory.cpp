@@ -408,6 +408,8 @@ struct Launch {
     u32 grid[3], block[3];
     u64 dynamic_bytes, seed;
     u32 flush_left, truncate;
+    const u32 *guards;
+    u64 guard_count;
     double seconds;
 };
 
@@ -425,6 +427,8 @@ COC_API int coc_launch(const Launch *launch) {
     run.seed = launch->seed;
     run.random = mix(launch->seed) | 1;
     run.truncate = launch->truncate != 0;
+    run.guards = launch->guards;
+    run.guard_count = u32(launch->guard_count);
     message[0] = 0;
     me = nullptr;
 

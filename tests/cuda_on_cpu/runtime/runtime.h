@@ -70,6 +70,8 @@ struct Running {
     bool truncate; // how tensor cores round their sums
     const char *library_low, *library_high, *code_low, *code_high;
     char *tls_low, *tls_high;         // all static shared variables of the module
+    const u32 *guards; // offsets there of the compiler's own marks that a variable is initialised
+    u32 guard_count;
     char *dynamic_low, *dynamic_high; // dynamic shared memory, as asked for
     std::vector<Region> regions;
 };
