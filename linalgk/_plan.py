@@ -8,6 +8,7 @@ import numpy as np
 
 from linalgk import _xp
 from linalgk._dispatch import Explanation, functions
+from linalgk.errors import DeviceError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +41,17 @@ class ArraySpec:
         xp = np if self.xp is None else self.xp
         name = str(self.dtype).rpartition(".")[2]
         dtype = getattr(xp, name) if xp is not np and hasattr(xp, name) else self.dtype
-        if xp is not np and self.device is not None:
-            return xp.empty(self.shape, dtype=dtype, device=self.device)
-        return xp.empty(self.shape, dtype=dtype)
+        where = {} if xp is np or self.device is None else {"device": self.device}
+        try:
+            return xp.empty(self.shape, dtype=dtype, **where)
+        except Exception as error:
+            if type(error).__name__ != "CUDARuntimeError":
+                raise
+            msg = (
+                f"ArraySpec: no CUDA device answers {xp.__name__} ({error}); install a driver, "
+                "or describe arrays of another library"
+            )
+            raise DeviceError(msg) from None
 
 
 class Worker(Protocol):

@@ -134,12 +134,14 @@ def out(x: Any, a: Any, shape: tuple[int, ...], dtype: str) -> Any:
     if _xp.dtype_name(x) != dtype:
         msg = f"out: must have dtype {dtype}, got {_xp.dtype_name(x)}"
         raise TypeError(msg)
+    if str(getattr(x, "device", "")) != str(getattr(a, "device", "")):
+        msg = f"out: must be on the device of the input, {a.device}, got {x.device}"
+        raise TypeError(msg)
     view, source = mine.enter(x), theirs.enter(a)
-    if isinstance(view, np.ndarray):
-        if not view.flags.writeable:
-            msg = "out: is read-only"
-            raise ValueError(msg)
-        if np.shares_memory(view, source):
-            msg = "out: overlaps the input; pass another array"
-            raise ValueError(msg)
+    if isinstance(view, np.ndarray) and not view.flags.writeable:
+        msg = "out: is read-only"
+        raise ValueError(msg)
+    if _xp.overlap(view, source):
+        msg = "out: overlaps the input; pass another array"
+        raise ValueError(msg)
     return view

@@ -158,6 +158,13 @@ def fetch(x: Any) -> Any:
     return x.get()
 
 
+def overlap(x: Any, y: Any) -> bool:
+    """Whether two arrays of one library share memory, as far as it can tell."""
+    if type(x) is type(y) and type(x).__module__.startswith("cupy"):
+        return bool(sys.modules["cupy"].shares_memory(x, y))
+    return isinstance(x, np.ndarray) and np.shares_memory(x, y)
+
+
 def to_numpy(x: Any) -> Any:
     """A NumPy view, or a copy where the library offers no view."""
     if isinstance(x, np.ndarray):

@@ -7,6 +7,7 @@ from numpy.linalg import LinAlgError
 __all__ = [
     "AsymmetricError",
     "ConvergenceWarning",
+    "DeviceError",
     "MemberError",
     "NoRealRootError",
     "NonFiniteError",
@@ -65,3 +66,7 @@ class NotConvergedError(MemberError, LinAlgError):
 
 class ConvergenceWarning(RuntimeWarning):
     """Members failed and ``on_fail="warn"`` asked to be told only."""
+
+
+class DeviceError(RuntimeError):
+    """A device, or the driver that it needs, does not answer."""

@@ -1,7 +1,14 @@
 """Array libraries to run a test with; a library that is not installed is skipped by name."""
 
+import contextlib
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+
+# cuda_on_cpu and emulated are shared by several folders of tests
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 def _namespace(name):
@@ -37,3 +44,24 @@ def dtype(request):
 def rng():
     """A generator with a fixed seed."""
     return np.random.default_rng(20260101)
+
+
+@contextlib.contextmanager
+def _gpu():
+    import emulated
+
+    cupy = pytest.importorskip("cupy")
+    try:
+        cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        pytest.skip(f"no CUDA device: {error}")
+    yield emulated.Gpu(cupy)
+
+
+@pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def cuda(request):
+    """A CUDA device: the emulation, and with ``-m gpu`` a real one."""
+    import emulated
+
+    with emulated.device() if request.param == "emulated" else _gpu() as found:
+        yield found

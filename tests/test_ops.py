@@ -1,5 +1,8 @@
 """Every op x kernel x dtype x layout against its reference: one test body."""
 
+import contextlib
+
+import emulated
 import numpy as np
 import pytest
 
@@ -25,24 +28,42 @@ def outputs(op, result):
     if op.name == "small_root":
         x, report, bad = result
         # the bounds differ by design: one comes from Cholesky, one from eigenvalues
-        return [x, report[:, :1], np.array([bad])]
+        return [x, report[:, :1], np.ravel(bad)]
     return list(result) if isinstance(result, tuple) else [result]
+
+
+# Arguments that a primitive may use as its own memory.
+OVERWRITTEN = {"symmetrised": (0,), "db_step": (1, 3)}
+
+
+def running(chosen, mode="fast"):
+    """CUDA kernels run in the emulation, with every load and store checked or at full speed."""
+    if chosen.backend == "cpu":
+        return contextlib.nullcontext()
+    return emulated.device(mode=mode)
+
+
+def copies(args):
+    return tuple(np.array(a) if isinstance(a, np.ndarray) else a for a in args)
 
 
 @pytest.mark.parametrize(("op", "chosen", "dtype"), CASES)
 @pytest.mark.parametrize("layout", ["plain", "read-only"])
 def test_kernel_equals_reference(op, chosen, dtype, layout):
-    args = op.sample(dtype)
+    args = copies(op.sample(dtype))
+    own = OVERWRITTEN.get(op.name, ())
     if layout == "read-only":
-        args = tuple(np.array(a) if isinstance(a, np.ndarray) else a for a in args)
-        for a in args:
-            if isinstance(a, np.ndarray):
+        for k, a in enumerate(args):
+            if isinstance(a, np.ndarray) and k not in own:
                 a.flags.writeable = False
-    before = [np.array(a) if isinstance(a, np.ndarray) else a for a in args]
-    got = outputs(op, chosen.load()(*args))
-    want = outputs(op, op.reference(*args))
-    for a, b in zip(args, before, strict=True):
-        np.testing.assert_array_equal(a, b)
+    before = copies(args)
+    want = outputs(op, op.reference(*copies(args)))
+    with running(chosen, "check"):
+        result = chosen.load()(*args)
+    got = outputs(op, result)
+    for k, (a, b) in enumerate(zip(args, before, strict=True)):
+        if k not in own:
+            np.testing.assert_array_equal(a, b)
     # samples are Wishart, n = 6 from 12 vectors: kappa below 1e3 and at most 20 products
     eps = np.finfo(dtype).eps
     for x, y in zip(got, want, strict=True):
@@ -50,7 +71,7 @@ def test_kernel_equals_reference(op, chosen, dtype, layout):
         assert x.shape == y.shape
         if x.ndim:
             assert (norms(x - y) <= 1e3 * eps * np.maximum(norms(y), 1)).all()
-    for x in chosen.load()(*args) if isinstance(chosen.load()(*args), tuple) else ():
+    for x in result if isinstance(result, tuple) else ():
         if isinstance(x, np.ndarray) and x.ndim == 3:
             assert x.dtype == np.dtype(dtype)
 
@@ -60,6 +81,7 @@ def test_members_do_not_see_each_other_or_the_threads(op, chosen, dtype):
     """The same bits alone, in a batch and on one thread or three."""
     args = op.sample(dtype)
     batch = args[0].shape[0]
+    many = 600 if chosen.backend == "cpu" else 30
 
     def pick(index):
         return tuple(
@@ -69,16 +91,17 @@ def test_members_do_not_see_each_other_or_the_threads(op, chosen, dtype):
             for a in args
         )
 
-    run = chosen.load()
-    whole = run(*args)
-    many = run(*pick(np.arange(600) % batch)[:-1], 3)
-    for k in range(batch):
-        alone = run(*pick(np.array([k])))
-        for x, y, z in zip(as_tuple(whole), as_tuple(alone), as_tuple(many), strict=True):
-            if isinstance(x, np.ndarray):
+    with running(chosen):
+        run = chosen.load()
+        whole = run(*copies(args))
+        more = run(*pick(np.arange(many) % batch)[:-1], 3)
+        each = [run(*pick(np.array([k]))) for k in range(batch)]
+    for k, alone in enumerate(each):
+        for x, y, z in zip(as_tuple(whole), as_tuple(alone), as_tuple(more), strict=True):
+            if isinstance(x, np.ndarray) and x.shape[0] == batch:
                 np.testing.assert_array_equal(x[k], y[0])
                 np.testing.assert_array_equal(x[k], z[k])
-                np.testing.assert_array_equal(x[k], z[600 - batch * 2 + k])
+                np.testing.assert_array_equal(x[k], z[many - batch * 2 + k])
 
 
 def as_tuple(x):
@@ -92,8 +115,11 @@ def test_empty_batches(op, chosen, dtype):
     none = tuple(
         a[:0] if isinstance(a, np.ndarray) and a.shape[:1] == (batch,) else a for a in args
     )
-    for x in as_tuple(chosen.load()(*none)):
-        if isinstance(x, np.ndarray):
+    with running(chosen):
+        found = as_tuple(chosen.load()(*none))
+    for x in found:
+        # the count of members in trouble has one entry
+        if isinstance(x, np.ndarray) and x.dtype != np.int32:
             assert x.shape[0] == 0
 
 

@@ -231,6 +231,21 @@ def dtype_name(x: Any) -> str:
     return str(x.dtype).rpartition(".")[2]
 
 
+def warm_tasks() -> list[tuple[str, Callable[[], None]]]:
+    """Label and job for every source to compile for the current device; none without one."""
+    try:
+        layer = backend()
+    except (ImportError, KernelError):
+        return []
+
+    def task(variant: Variant, dtype: str) -> tuple[str, Callable[[], None]]:
+        flags = options(dtype, **variant.defines)
+        label = " ".join([f"cuda {variant.stem} {dtype}", *(f[2:] for f in flags[2:])])
+        return label, lambda: layer.module(f"{variant.stem}.cu", source(variant.stem), flags)
+
+    return [task(v, dtype) for v in variants() for dtype in ("float32", "float64")]
+
+
 def variants() -> list[Variant]:
     """Every source with every set of constants that a launch may ask for."""
     modules = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")

@@ -1,8 +1,8 @@
-// Every operation that CUDA C++ has no words for, as a function; inline PTX stands in no other file.
-// Section names are those of "Parallel Thread Execution ISA". Packed pairs of 16-bit numbers are
-// `unsigned`, the first in the low half. In fragment maps g = lane / 4 and t = lane % 4.
+// Every operation that CUDA C++ has no words for, as a function; inline PTX stands in no other
+// file. Section names are those of "Parallel Thread Execution ISA". Packed pairs of 16-bit numbers
+// are `unsigned`, the first in the low half. In fragment maps g = lane / 4 and t = lane % 4.
 //
-// A host compiler sees an empty file; tests/cuda_on_cpu/shim/wrappers.h has a twin of each function.
+// A host compiler sees an empty file; tests/cuda_on_cpu/shim/wrappers.h has a twin of each.
 #pragma once
 #ifdef __CUDACC__
 

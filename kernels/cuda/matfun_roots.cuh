@@ -99,8 +99,8 @@ __device__ __forceinline__ double power_of(double w, int whole, int num, int den
     root = ldexp(root, units);
   }
   double power = 1;
-  for (int k = 0; k < num; ++k) power *= root;
-  return whole ? w / power : 1 / power;
+  for (int k = 0; k < (whole ? den - num : num); ++k) power *= root;
+  return whole ? power : 1 / power;
 }
 
 // Status, largest entry and the power of two to divide by (a multiple of den).
@@ -365,7 +365,8 @@ __device__ __forceinline__ void solve(const Team &team, const T *a, T *out, doub
   T bound = 0;
   if (status == OK || (status == HARD && call.finish)) {
     pack(team, m, a, call.half, call.planes, ld, exponent);
-    bound = normalise(team, m, n, ld);
+    // a diagonal matrix stays exact to a rounding, as only powers of two are taken out
+    bound = status == OK ? normalise(team, m, n, ld) : (T)1;
   }
   int row = call.rows;
   if (status == OK) {
@@ -427,9 +428,17 @@ __device__ __forceinline__ void solve(const Team &team, const T *a, T *out, doub
   for (int k = team.rank; k < call.half * n; k += team.size) {
     const int i = k / n, j = k % n / call.planes, p = k % n % call.planes;
     T value = lk_nan(T());
-    // adding zero turns -0 into +0
-    if (status == OK) value = lk_fma(x[(p * call.half + i) * ld + j], scale, (T)0);
-    if (p && i == j && status == OK) value = 0;
+    if (status == OK) {
+      value = x[(p * call.half + i) * ld + j];
+      if (call.planes == 2) {
+        // the two copies of X and Y agree to rounding, or better: where eigenvalues that are pairs
+        // come out as two, their mean is a function of the complex matrix and each alone is not
+        const T other = x[(call.half - p * call.half + i) * ld + call.half + j];
+        value = (T)0.5 * (p ? value - other : value + other);
+      }
+      // adding zero turns -0 into +0
+      value = p && i == j ? (T)0 : lk_fma(value, scale, (T)0);
+    }
     out[k] = value;
   }
   if (team.rank == 0) {

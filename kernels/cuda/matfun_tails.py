@@ -12,6 +12,7 @@ def _grid(rows, like):
 def polynomial(m, square, coeffs, step, threads):
     """See ``polynomial`` in ``linalgk/matfun/_ops.py``."""
     batch, n, _ = m.shape
+    m, square, coeffs = map(backend().contiguous, (m, square, coeffs))
     name = dtype_name(m)
     out = backend().empty(m.shape, name, m)
     rows = batch * n
@@ -25,8 +26,10 @@ def polynomial(m, square, coeffs, step, threads):
 
 
 def symmetrised(x, threads):
-    """See ``symmetrised`` in ``linalgk/matfun/_ops.py``; x itself is overwritten and returned."""
+    """See ``symmetrised`` in ``linalgk/matfun/_ops.py``; x is overwritten where it is in C order."""
     batch, n, _ = x.shape
+    # products and inverses of other libraries come in any order
+    x = backend().contiguous(x)
     name = dtype_name(x)
     tiles = -(-n // 32)
     work = batch * tiles * (tiles + 1) // 2
@@ -39,6 +42,7 @@ def symmetrised(x, threads):
 def db_step(x, product, m, inverse, mu, going, threads):
     """See ``db_step`` in ``linalgk/matfun/_ops.py``."""
     batch, n, _ = m.shape
+    x, product, m, inverse = map(backend().contiguous, (x, product, m, inverse))
     name = dtype_name(m)
     new_x, new_m = (backend().empty(m.shape, name, m) for _ in range(2))
     distance = backend().zeros((batch,), REAL[name], m)

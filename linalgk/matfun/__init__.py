@@ -60,7 +60,7 @@ def _sample_with(value: Any) -> Any:
     return sample
 
 
-_ARRAYS = ("numpy", "torch (CPU)", "jax", "array_api")
+_ARRAYS = ("numpy", "cupy", "torch (CPU)", "jax", "array_api")
 
 
 def _record(

@@ -7,6 +7,7 @@ needs another way, the next way is taken: products, eigenvectors, and last the g
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from linalgk import _xp
 from linalgk.matfun import _general, _ops, _static
-from linalgk.matfun._paths import asymmetry, steps_table
+from linalgk.matfun._paths import MINIMAX_LIMIT, asymmetry, steps_table
 from linalgk.matfun._spectral import OK, Call, Scalar
 
 # The Hermitian part, which members are Hermitian and finite, and their largest entries.
@@ -159,6 +160,12 @@ def _by_eigenvectors(call: Call, structure: Structure) -> tuple[Found, Any]:
     return _done(Found(a, x, good, 0, "eigh"), good & hermitian)
 
 
+def hardest(table: Any, whole: int, eps: float) -> Any:
+    """The row of the largest condition that rounding leaves to an iteration."""
+    limit = MINIMAX_LIMIT["sqrt" if whole else "inverse"]
+    return table[min(len(table) - 1, limit, int(-math.log2(10 * eps)))]
+
+
 def _by_products(flat: Any, call: Call, method: str, structure: Structure) -> tuple[Found, Any]:
     """The iteration with the schedule of the hardest members it serves, and what M came to."""
     assert call.function.factors is not None
@@ -176,7 +183,7 @@ def _by_products(flat: Any, call: Call, method: str, structure: Structure) -> tu
     bound = xp.minimum(rows, xp.sqrt(xp.sum(size**2, axis=(-2, -1))))
     bound = xp.where(good, bound * (1 + 2.0**-9), bound * 0 + 1)
     m = h / xp.astype(bound, h.dtype)[:, None, None]
-    row = steps_table(real, call.function, method, call.tol, call.steps)[-1]
+    row = hardest(steps_table(real, call.function, method, call.tol, call.steps), whole, eps)
     steps = int(row[0])
     coeffs = np.tile(row[3 : 3 + 3 * steps].reshape(1, steps, 3), (flat.shape[0], 1, 1))
     coeffs = _xp.from_numpy(coeffs, xp, like=flat, dtype=real)

@@ -41,7 +41,8 @@ _KERNEL = re.compile(
     r"(?:void\s+)?(?P<name>\w+)\s*\("
 )
 _DYNAMIC = re.compile(
-    r"extern\s+__shared__\s+(?:__align__\s*\(\s*(?:\d+)\s*\)\s*)?unsigned\s+char\s+(\w+)\s*\[\s*\]\s*;"
+    r"extern\s+__shared__\s+(?:__align__\s*\(\s*\d+\s*\)\s*)?"
+    r"unsigned\s+char\s+(\w+)\s*\[\s*\]\s*;"
 )
 _PARAMETER = re.compile(r"(?P<pointer>\*?)(?P<const>!?)(?P<code>\S+)")
 
@@ -282,7 +283,7 @@ class Function:
 
 
 class _Parameter:
-    """One parameter of a kernel: ``*!f4`` is ``const float *``, ``f4x2`` is float2, ``V16`` a struct."""
+    """A parameter: ``*!f4`` is ``const float *``, ``f4x2`` is ``float2``, ``V16`` a struct."""
 
     def __init__(self, index, signature):
         match = _PARAMETER.fullmatch(signature)

@@ -178,9 +178,10 @@ def translate_options(options):
             flags["std"] = f"-std={match[1]}"
         elif match := re.fullmatch(r"--?fmad=(.*)", option):
             flags["contract"] = "-ffp-contract=" + ("fast" if match[1] == "true" else "off")
-    return "".join(f"{line}\n" for line in lines), [*includes, *flags.values()]
+    return "".join(f"{line}\n" for line in lines), (*includes, *flags.values())
 
 
+@functools.cache
 def preprocess(text, flags):
     """The text after the preprocessor."""
     compiler = find_compiler()
@@ -215,6 +216,7 @@ def module(text, flags, mode, runtime_path):
     return _kept("kernel", parts, make)
 
 
+@functools.cache
 def guards(library):
     """Where in its block of shared memory a library marks what has been initialised."""
     tool = shutil.which("nm") or shutil.which("llvm-nm")

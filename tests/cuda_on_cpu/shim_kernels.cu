@@ -236,8 +236,9 @@ __constant__ float table[4] = {1.0f, 10.0f, 100.0f, 1000.0f};
 struct Options { int count; float scale; double shift; };
 
 extern "C" __global__ void __launch_bounds__(32 * (1 + 1)) every_type(
-    const float2 *__restrict__ pairs, float *__restrict__ out, const Options options, const bool twice,
-    const __half h, signed char c, const unsigned long long big, const double *optional) {
+    const float2 *__restrict__ pairs, float *__restrict__ out, const Options options,
+    const bool twice, const __half h, signed char c, const unsigned long long big,
+    const double *optional) {
     const int t = threadIdx.x;
     const float2 pair = __ldg(pairs + t);
     float x = (pair.x + table[t % 4] * pair.y) * options.scale + float(options.shift);

@@ -508,6 +508,14 @@ def test_what_does_not_compile_is_told_with_its_line():
         cuda_on_cpu.RawModule(code=code)
 
 
+def test_where_there_is_no_compiler_tests_skip_by_name(monkeypatch):
+    monkeypatch.setattr(cuda_on_cpu.build, "find_compiler", lambda: None)
+    with pytest.raises(pytest.skip.Exception, match=r"no C.. compiler found for tests"):
+        cuda_on_cpu.require()
+    with pytest.raises(cuda_on_cpu.CompileError, match=r"no C.. compiler was found"):
+        cuda_on_cpu.RawModule(code="")
+
+
 def test_the_ucontext_build_gives_the_same():
     x = np.arange(64, dtype=np.int32)
     m = module("fast", switch="ucontext")

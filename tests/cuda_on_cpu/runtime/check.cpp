@@ -3,6 +3,9 @@
 // -fsanitize=thread makes the compiler call __tsan_read4(address) and the like at each access, and
 // -fsanitize=alignment,bounds,... calls __ubsan_handle_...; no sanitizer library is linked, these
 // functions are the whole of it.
+//
+// Stricter than a device: all threads storing the same value is a race, and so is what one block
+// reads of another's, fences or not. Known gap: a __syncwarp of part of a warp counts for all.
 #include "runtime.h"
 
 #include <stdio.h>
@@ -90,15 +93,15 @@ const char *verb(Access access) {
     return access == READ ? "read" : access == WRITE ? "written" : "updated by an atomic";
 }
 
-[[noreturn]] __attribute__((cold)) void fail_race(const Site &site, const Fiber *as, Access access, const Trace &other,
-                            bool other_reads, bool shared) {
+[[noreturn]] __attribute__((cold)) void fail_race(const Site &site, const Fiber *as, Access access,
+                                                  const Trace &other, bool other_reads,
+                                                  bool shared) {
     char text[512], by[128] = "";
+    const Access before = other_reads ? READ : other.flags & ATOMICALLY ? ATOMIC : WRITE;
     size_t n = size_t(snprintf(text, sizeof text, "race on %s memory: %s by thread %u, %s by ",
                                shared ? "shared" : "global", verb(access), as->index,
-                               other_reads                  ? "read"
-                               : other.flags & ATOMICALLY ? "updated by an atomic"
-                                                          : "written"));
-    if (!shared && (other.block_epoch < first_epoch))
+                               verb(before)));
+    if (!shared && other.block_epoch < first_epoch)
         snprintf(by, sizeof by, "thread %u of another block", other.thread);
     else if (other.thread == as->index)
         snprintf(by, sizeof by, "other threads");
@@ -124,7 +127,7 @@ inline void touch(Cell &cell, const Site &site, const Fiber *as, Access access, 
         if (access != WRITE && w.block_epoch < first_epoch)
             fail_site(site, access == READ
                                 ? "read of shared memory that nobody wrote in this block"
-                                : "atomic update of shared memory that nobody wrote in this block");
+                                : "atomic on shared memory that nobody wrote in this block");
     } else {
         const bool both_atomic = access == ATOMIC && w.flags & ATOMICALLY;
         if (!both_atomic &&
@@ -195,8 +198,8 @@ void access_memory(const Site &site, const Fiber *as, const char *p, size_t byte
         if (access == READ) return;
         fail_site(site, "write to a constant of the module");
     }
-    fail_outside(site.where, site.pc, access == READ ? "read" : access == WRITE ? "write" : "atomic",
-                 p, bytes);
+    const char *what = access == READ ? "read" : access == WRITE ? "write" : "atomic";
+    fail_outside(site.where, site.pc, what, p, bytes);
 }
 
 } // namespace

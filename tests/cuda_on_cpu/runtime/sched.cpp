@@ -53,7 +53,7 @@ u64 random_bits() {
 Fiber *pick() {
     int next;
     if (run.seed == 0) {
-        next = restart ? first_from(0) : me->index + 1 < MAX_THREADS ? first_from(me->index + 1) : -1;
+        next = first_from(restart ? 0 : me->index + 1);
         if (next < 0) next = first_from(0);
     } else if (run.seed == 1) {
         next = last_before(restart ? int(MAX_THREADS) : int(me->index));
@@ -111,7 +111,7 @@ void decide() {
     const int results[] = {0, any, all, count};
     check_barrier();
     for (u32 i = 0; i < run.threads; i++) {
-        fibers[i].result = results[fibers[i].operands ? *static_cast<int *>(fibers[i].operands) : 0];
+        fibers[i].result = results[*static_cast<int *>(fibers[i].operands)];
         wake(&fibers[i]);
     }
     restart = true;

@@ -376,6 +376,11 @@ COC_API void coc_cp_async(void *shared, const void *global, int bytes, int valid
     if (!in_shared(shared, size))
         fail(me->where, "cp.async: the destination is not in shared memory");
     if (valid) check_access(me->where, me, global, size_t(valid), READ);
+    if (valid) {
+        // A source that cannot be read is found here and not at the wait.
+        const volatile char *from = static_cast<const volatile char *>(global);
+        (void)from[0], (void)from[valid - 1];
+    }
     memset(shared, 0xff, size);
     check_in_flight(shared, size);
     me->copies.push_back({static_cast<char *>(shared), static_cast<const char *>(global),

@@ -1,5 +1,5 @@
-// The part of CUDA C++ that the kernels use, for a host compiler. Each CUDA thread is a fiber of the
-// runtime; whatever lets another thread run, or looks at shared memory, is a call into it.
+// The part of CUDA C++ that the kernels use, for a host compiler. Each CUDA thread is a fiber of
+// the runtime; whatever lets another thread run, or looks at shared memory, is a call into it.
 //
 // No standard header is read: NVRTC has none either, and they would be most of the compile time.
 #pragma once
