@@ -3,16 +3,28 @@
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from linalgk import _xp
+from linalgk.errors import DeviceError
 
 
 def scope(x: Any) -> Any:
     """Where work on the array is queued and outputs are allocated: its own device."""
-    on = _xp.is_cuda(x) and hasattr(x.device, "__enter__")
-    return x.device if on else contextlib.nullcontext()
+    return _on_device(x) if _xp.is_cuda(x) else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _on_device(x: Any) -> Iterator[None]:
+    with x.device if hasattr(x.device, "__enter__") else contextlib.nullcontext():
+        try:
+            yield
+        except RuntimeError as error:
+            # kernels do not know linalgk's errors
+            if type(error).__name__ != "KernelError":
+                raise
+            raise DeviceError(str(error)) from error
 
 
 def contiguous(x: Any) -> Any:

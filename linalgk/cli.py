@@ -371,7 +371,7 @@ def _warm(options: argparse.Namespace) -> int:
     import linalgk
     from linalgk.tour._compile import compile_kernels
 
-    done = compile_kernels(progress=not options.no_progress)
+    done = compile_kernels(progress=not options.no_progress, device=True)
     print(f"{done.count} kernels ready in {done.seconds:.1f} s")
     config = linalgk.show_config(mode="dicts") or {}
     for key, value in config.get("cache", {}).items():

@@ -55,6 +55,18 @@ class Layer:
     def on(self, device):
         return contextlib.nullcontext()
 
+    def eigh(self, a):
+        w, v = np.linalg.eigh(a if isinstance(a, np.ndarray) else a._array)
+        return self._like(w, a), self._like(v, a)
+
+    def inverse_and_logdet(self, a):
+        host = a if isinstance(a, np.ndarray) else a._array
+        logdet = np.asarray(np.linalg.slogdet(host)[1])
+        bad = ~np.isfinite(logdet)[..., None, None]
+        x = np.linalg.inv(np.where(bad, np.eye(host.shape[-1], dtype=host.dtype), host))
+        x = np.where(bad, np.array(np.nan, host.dtype), x)
+        return self._like(x, a), self._like(logdet, a)
+
     def _like(self, x, like):
         return x if isinstance(like, np.ndarray) else type(like)._new(x, device=like.device)
 

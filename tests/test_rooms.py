@@ -111,6 +111,7 @@ ROOMS = (
         "kernels/cuda/*.py",
         # numpy: scalars of exact types for the arguments
         anywhere=("numpy", "cupy", "linalgk_kernels.cuda*"),
+        lazily=("cupyx",),
         never=("linalgk", "linalgk.*"),
     ),
     Room("tests/*.py", ("*",), never=("timeit", "pytest_benchmark")),

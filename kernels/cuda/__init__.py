@@ -144,6 +144,22 @@ class Cupy:
     def on(self, device: int) -> Any:
         return self.cupy.cuda.Device(device)
 
+    def eigh(self, a: Any) -> tuple[Any, Any]:
+        # one matrix: divide and conquer; a stack: batched Jacobi
+        w, v = self.cupy.linalg.eigh(a)
+        return w, v
+
+    def inverse_and_logdet(self, a: Any) -> tuple[Any, Any]:
+        cupy = self.cupy
+        if a.ndim > 2:
+            return cupy.linalg.inv(a), cupy.linalg.slogdet(a)[1]
+        # LU in place of the copy: (A^T) Y = I in column order is A^-1 in row order
+        lu, x = a.copy(order="C"), cupy.eye(a.shape[0], dtype=a.dtype)
+        import cupyx.lapack
+
+        cupyx.lapack.gesv(lu.T, x.T)
+        return x, cupy.log(cupy.abs(cupy.diagonal(lu))).sum()
+
 
 class _Seam:
     """Where the device is reached; tests replace what is in it."""

@@ -26,7 +26,7 @@ def polynomial(m, square, coeffs, step, threads):
 
 
 def symmetrised(x, threads):
-    """See ``symmetrised`` in ``linalgk/matfun/_ops.py``; x is overwritten where it is in C order."""
+    """See ``symmetrised`` in ``linalgk/matfun/_ops.py``; x may be overwritten."""
     batch, n, _ = x.shape
     # products and inverses of other libraries come in any order
     x = backend().contiguous(x)

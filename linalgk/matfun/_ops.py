@@ -422,7 +422,10 @@ HERMITIAN_SCAN = Op(
     (_cpu("scan", "hermitian_scan"), _cuda("scan", "hermitian_scan")),
     lambda dtype: (_spd(dtype), 1),
 )  # fmt: skip
-EIGH = Op("eigh", "matfun", eigh, (_cpu("eigh", "eigh"),), lambda dtype: (_spd(dtype), 1))
+EIGH = Op(
+    "eigh", "matfun", eigh, (_cpu("eigh", "eigh"), _cuda("eigh", "eigh")),
+    lambda dtype: (_spd(dtype), 1),
+)  # fmt: skip
 GRAM = Op(
     "gram", "matfun", gram, (_cpu("eigh", "gram"),),
     lambda dtype: (
@@ -450,8 +453,9 @@ CHORD = Op(
     ),
 )  # fmt: skip
 INVERSE = Op(
-    "inverse", "matfun", inverse, (_cpu("inverse", "inverse"),), lambda dtype: (_spd(dtype), 1)
-)
+    "inverse", "matfun", inverse, (_cpu("inverse", "inverse"), _cuda("inverse", "inverse")),
+    lambda dtype: (_spd(dtype), 1),
+)  # fmt: skip
 MATMUL = Op(
     "matmul", "matfun", matmul, (_cpu("inverse", "matmul"),),
     lambda dtype: (_spd(dtype), _spd(dtype)[::-1] / 8, 1),

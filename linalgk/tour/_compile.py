@@ -19,13 +19,15 @@ class Compiled:
     failed: tuple[tuple[str, str], ...]
 
 
-def compile_kernels(*, progress: bool = True) -> Compiled:
+def compile_kernels(*, progress: bool = True, device: bool = False) -> Compiled:
     """Compile every kernel, or load it from the cache.
 
     Parameters
     ----------
     progress : bool, default True
         Show a progress bar on a terminal.
+    device : bool, default False
+        Those of the CUDA device too, if CuPy finds one.
 
     Returns
     -------
@@ -35,6 +37,10 @@ def compile_kernels(*, progress: bool = True) -> Compiled:
 
     start = time.perf_counter()
     tasks = warm_tasks()
+    if device:
+        from linalgk_kernels import cuda
+
+        tasks = [*tasks, *cuda.warm_tasks()]
     failed: list[tuple[str, str]] = []
     with Progress(len(tasks), "compiling", enabled=progress) as bar:
         for label, task in tasks:

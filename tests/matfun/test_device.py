@@ -325,14 +325,15 @@ def test_explain(cuda, n, options, method, word):
 def test_explain_names_the_reference_where_no_kernel_runs(cuda):
     a = cuda.array(hermitian(90, np.geomspace(0.1, 1, 90), "float64"))
     e = lk.explain(lk.logm, a, assume_a="pos")
-    assert "no CUDA kernel" in e.implementations["eigh"]
+    assert "linalgk_kernels.cuda.matfun_eigh" in e.implementations["eigh"]
+    assert "no CUDA kernel" in e.implementations["gram"]
     with lk.config_context(backend="reference"):
         e = lk.explain(lk.invsqrtm, a, assume_a="pos")
         assert all("reference" in how for how in e.implementations.values())
         x = cuda.host(lk.invsqrtm(a, assume_a="pos"))
     assert error(x, expected(cuda.host(a), lambda w: w**-0.5)) < 1e-12
     with lk.config_context(backend="kernel"), pytest.raises(TypeError, match="no CUDA kernel"):
-        lk.logm(a)
+        lk.sqrtm(a, assume_a="gen")
 
 
 def test_out(cuda):
@@ -358,13 +359,28 @@ def test_arrays_on_two_devices(cuda):
         lk.invsqrtm(a, damp=np.ones(1))
 
 
-def test_a_dtype_without_a_kernel(cuda):
-    a = cuda.array(np.eye(3, dtype=np.float32))
-    half = getattr(cuda.xp, "float16", None)
-    if half is None:
-        pytest.skip("the emulated device has no float16")
+@pytest.mark.gpu
+def test_a_dtype_without_a_kernel():
+    cupy = pytest.importorskip("cupy")
     with pytest.raises(TypeError, match="dtype must be float32, float64"):
-        lk.sqrtm(a.astype(half))
+        lk.sqrtm(cupy.eye(3, dtype="float16"))
+
+
+def test_integers_become_double_precision(cuda):
+    x = cuda.host(lk.sqrtm(cuda.array(np.array([[5, 4], [4, 5]]))))
+    np.testing.assert_allclose(x, [[2, 1], [1, 2]], rtol=1e-15)
+
+
+@pytest.mark.parametrize("function", [lk.logm, lk.signm])
+def test_large_members_go_one_by_one(cuda, function):
+    n = 260
+    w = np.concatenate([-np.linspace(1, 2, n // 2), np.linspace(1, 2, n - n // 2)])
+    a = hermitian(n, np.abs(w) if function is lk.logm else w, "float64", (2,))
+    x = cuda.host(function(cuda.array(a), assume_a="her"))
+    want = expected(a, np.log if function is lk.logm else np.sign)
+    assert error(x, want) < 1e-11
+    general = cuda.host(function(cuda.array(a), assume_a="gen"))
+    assert error(general, want) < 1e-10
 
 
 def test_tolerances_save_steps(cuda):

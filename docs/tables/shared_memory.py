@@ -1,0 +1,12 @@
+"""Largest orders of the fused root kernel by what a block's shared memory holds."""
+
+from linalgk_kernels.cuda import matfun_roots
+from rst import list_table
+
+rows = [
+    [f"{kilobytes} KB ({devices})", *(str(matfun_roots.largest_order(kilobytes * 1024, size) // planes)
+                                      for planes in (1, 2) for size in (4, 8))]
+    for kilobytes, devices in ((227, "sm_90, sm_100"), (163, "sm_80"), (99, "sm_120"))
+]  # fmt: skip
+header = ["shared memory of a block", "float32", "float64", "complex64", "complex128"]
+print(list_table(header, rows))
