@@ -147,6 +147,16 @@ def test_warm_compiles_every_variant(monkeypatch):
         assert job().options["backend"] == "nvrtc", label
 
 
+def test_a_small_order_after_a_large_one_leaves_it_its_shared_memory():
+    with emulated.device() as device:
+        a = {n: device.array(lk.testing.spd_matrix(n, 10.0, rng=0)) for n in (84, 40)}
+        first = device.host(lk.sqrtm(a[84], assume_a="pos"))
+        lk.sqrtm(a[40], assume_a="pos")
+        np.testing.assert_array_equal(device.host(lk.sqrtm(a[84], assume_a="pos")), first)
+        # one kernel for all orders that have its constants
+        assert cuda._function.cache_info().currsize <= 3
+
+
 def test_tables_go_to_the_device_once():
     table = np.arange(4.0)
     copied = []

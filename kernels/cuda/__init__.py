@@ -178,22 +178,29 @@ def backend() -> Any:
 def using(other: Any) -> Iterator[None]:
     """Run kernels through another device layer."""
     before, _Seam.current = _Seam.current, other
-    for cached in (_function, _limits, _constant):
+    for cached in (_function, _large_function, _limits, _constant):
         cached.cache_clear()
     try:
         yield
     finally:
         _Seam.current = before
-        for cached in (_function, _limits, _constant):
+        for cached in (_function, _large_function, _limits, _constant):
             cached.cache_clear()
 
 
 @functools.cache
-def _function(device: int, stem: str, symbol: str, flags: tuple[str, ...], dynamic: int) -> Any:
+def _function(device: int, stem: str, symbol: str, flags: tuple[str, ...]) -> Any:
     with backend().on(device):
-        function = backend().module(f"{stem}.cu", source(stem), flags).get_function(symbol)
-        if dynamic > 48 * 1024:
-            function.max_dynamic_shared_size_bytes = dynamic
+        return backend().module(f"{stem}.cu", source(stem), flags).get_function(symbol)
+
+
+@functools.cache
+def _large_function(device: int, stem: str, symbol: str, flags: tuple[str, ...]) -> Any:
+    """The same, allowed all the shared memory there is: the cap belongs to the kernel, not to a
+    launch, so that a cap for one order would refuse the next larger one.
+    """
+    function = _function(device, stem, symbol, flags)
+    function.max_dynamic_shared_size_bytes = _limits(device).shared_memory
     return function
 
 
@@ -237,7 +244,8 @@ def launch(
 ) -> None:  # fmt: skip
     """Queue a kernel on the device of ``like``, compiled for the dtype when first used."""
     device = backend().device_of(like)
-    function = _function(device, stem, symbol, options(dtype, **defines), shared)
+    find = _large_function if shared > 48 * 1024 else _function
+    function = find(device, stem, symbol, options(dtype, **defines))
     with backend().on(device):
         function((grid,), (block,), args, shared_mem=shared)
 

@@ -71,6 +71,7 @@ def _apply(
     result = found.x if work_dtype == dtype else xp.astype(found.x, x.dtype)
     info = None
     if return_info and settled:
+        found = found.described()
         info = _static.info(
             found.a, found.x, found.good, function, found.method, found.steps, batch,
             found.lower, call.rcond is not None,

@@ -31,6 +31,15 @@ class Found(NamedTuple):
     steps: Any  # int, or one per member
     method: str
     lower: Any = None  # smallest eigenvalue or a bound of it, where known
+    report: Any = None  # of the fused kernel, which holds what the three above say
+
+    def described(self) -> "Found":
+        """With ``good``, ``steps`` and ``lower`` taken from the report."""
+        if self.report is None:
+            return self
+        xp, report = _xp.namespace(self.x), self.report
+        steps = xp.astype(report[:, 1], xp.int64)
+        return self._replace(good=report[:, 0] == OK, steps=steps, lower=report[:, 2])
 
 
 def choose_method(
@@ -108,16 +117,13 @@ def kernel(flat: Any, call: Call) -> Any:
 
 def _fused(flat: Any, call: Call, method: str) -> tuple[Found, Any]:
     """Everything in one launch; members beyond the schedule by Jacobi rotations."""
-    xp, factors = _xp.namespace(flat), call.function.factors
+    factors = call.function.factors
     name = _xp.dtype_name(flat)
     table = steps_table(name, call.function, method, call.tol, call.steps)
     tol = asymmetry(call, flat.shape[-1], float(np.finfo(name).eps))
     run = kernel(flat, call).load("every_root")
     x, report, bad = run(flat, *(factors or ()), table, tol, call.threads)
-    found = Found(
-        flat, x, report[:, 0] == OK, xp.astype(report[:, 1], xp.int64), method, report[:, 2]
-    )  # fmt: skip
-    return found, bad
+    return Found(flat, x, None, None, method, report=report), bad
 
 
 def _structure(flat: Any, call: Call) -> tuple[Any, Any, Any]:
@@ -220,7 +226,8 @@ class DevicePlan:
         if found is None:
             result, good = self._otherwise(a, out)
         else:
-            result, good = xp.reshape(found.x, a.shape), xp.reshape(found.good, a.shape[:-2])
+            good = xp.reshape(found.described().good, a.shape[:-2])
+            result = xp.reshape(found.x, a.shape)
             if out is not None:
                 out[...] = result
                 result = out
