@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import emulated
 import numpy as np
 import pytest
+import scipy.linalg
 from linalgk_kernels import cuda
 from linalgk_kernels.cuda import matfun_roots
 
@@ -155,6 +156,34 @@ def test_a_small_order_after_a_large_one_leaves_it_its_shared_memory():
         np.testing.assert_array_equal(device.host(lk.sqrtm(a[84], assume_a="pos")), first)
         # one kernel for all orders that have its constants
         assert cuda._function.cache_info().currsize <= 3
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_one_lu_gives_inverse_and_determinant(monkeypatch, dtype):
+    """The device's own words in NumPy's mouth: cuSOLVER solves columns, in place."""
+
+    def gesv(a, b):
+        assert a.flags.f_contiguous
+        assert b.flags.f_contiguous
+        b[...] = scipy.linalg.solve(a, b)
+        a[...] = scipy.linalg.lu_factor(a)[0]
+
+    monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(lapack=SimpleNamespace(gesv=gesv)))
+    monkeypatch.setitem(sys.modules, "cupyx.lapack", SimpleNamespace(gesv=gesv))
+    layer = cuda.Cupy.__new__(cuda.Cupy)
+    layer.cupy = np
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((2, 5, 5)).astype(dtype)
+    a = a + 1j * rng.standard_normal(a.shape) if dtype == "complex128" else a
+    before = a.copy()
+    for member in (a[0], a):
+        x, logdet = layer.inverse_and_logdet(member)
+        np.testing.assert_allclose(x, np.linalg.inv(member), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(logdet, np.linalg.slogdet(member)[1], rtol=1e-12)
+        w, v = layer.eigh(member @ np.conj(member.swapaxes(-1, -2)))
+        assert w.shape == member.shape[:-1]
+        assert v.shape == member.shape
+    np.testing.assert_array_equal(a, before)
 
 
 def test_tables_go_to_the_device_once():

@@ -1,5 +1,7 @@
 """Roots of many small Hermitian matrices: a warp or a block per matrix, one launch."""
 
+import functools
+
 import numpy as np
 
 from . import C_TYPES, PLANES, SIZES, Variant, backend, constant, dtype_name, launch, limits
@@ -28,6 +30,7 @@ def shared_bytes(n, size):
     return (4 * ld * ld + ld) * size + (0 if n <= WARP else 8 * (MOST_THREADS // 32))
 
 
+@functools.cache
 def largest_order(limit, size):
     """Largest order that a block with so much shared memory can hold."""
     return max(n for n in range(1, 256) if shared_bytes(n, size) <= limit)
