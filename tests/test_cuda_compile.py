@@ -56,9 +56,9 @@ def test_compiles_without_spills_and_fits(variant, dtype, architecture):
     for name, (registers, spilled, shared) in kernels.items():
         assert spilled == 0, name
         assert shared + dynamic <= limit, name
-        # every thread of the largest block that is launched has its registers
-        threads = variant.defines.get("THREADS", 256)
-        assert registers * threads <= 65536, name
+        # every thread of the largest block has its registers, in units of eight
+        bound = int(re.search(r"__launch_bounds__\((\d+), 1\)\s*" + name, code)[1])
+        assert -(-registers // 8) * 8 * bound <= 65536, name
 
 
 def test_every_source_is_compiled():

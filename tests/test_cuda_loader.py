@@ -211,13 +211,16 @@ def test_the_largest_order_follows_from_shared_memory(kilobytes, size, order):
 
 
 @pytest.mark.parametrize("n", range(matfun_roots.WARP + 1, 125))
-def test_launches_are_what_was_compiled(n):
-    """Threads within the bound they are compiled for, and enough of them for one round of tiles."""
+def test_blocks_are_within_their_bound(n):
+    text = (cuda.FOLDER / "matfun_roots_block.cu").read_text()
+    assert f"__launch_bounds__({matfun_roots.MOST_THREADS}, 1)" in text
     threads = matfun_roots.threads_for(n)
     assert threads % 32 == 0
-    assert 32 <= threads <= matfun_roots._bound(n) <= matfun_roots.MOST_THREADS
-    defines = [v.defines for v in cuda.variants() if v.stem == "matfun_roots_block"]
-    assert {"TILE": 4, "THREADS": matfun_roots._bound(n)} in defines
+    assert 32 <= threads <= matfun_roots.MOST_THREADS
+    tiles = matfun_roots.padded(n) // 4
+    # as few rounds over the tiles of a triangle as the bound allows
+    every = tiles * (tiles + 1) // 2
+    assert -(-every // threads) == -(-every // matfun_roots.MOST_THREADS)
 
 
 def test_a_smaller_device_takes_smaller_matrices():

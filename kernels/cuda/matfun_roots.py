@@ -83,7 +83,7 @@ def small_root(a, whole, num, den, table, tol, threads, out=None, report=None, f
         threads = threads_for(n)
         launch(
             "matfun_roots_block", "root_block", name, min(batch, 1 << 20), threads, args, a, each,
-            TILE=tile(n), THREADS=_bound(n),
+            TILE=tile(n),
         )  # fmt: skip
     return out, report, bad
 
@@ -104,20 +104,8 @@ def _most(orders, warp):
     return dynamic
 
 
-def _bound(n):
-    """Threads that a block is compiled for."""
-    return -(-threads_for(n) // 128) * 128
-
-
-_ORDERS = range(WARP + 1, 256)
 VARIANTS = (
     Variant("matfun_roots_warp", {"TILE": 2}, _most(range(1, 17), True)),
     Variant("matfun_roots_warp", {"TILE": 4}, _most(range(17, WARP + 1), True)),
-    *(
-        Variant(
-            "matfun_roots_block", {"TILE": 4, "THREADS": bound},
-            _most([n for n in _ORDERS if _bound(n) == bound], False),
-        )
-        for bound in sorted({_bound(n) for n in _ORDERS})
-    ),
-)  # fmt: skip
+    Variant("matfun_roots_block", {"TILE": 4}, _most(range(WARP + 1, 256), False)),
+)

@@ -1,7 +1,7 @@
-// A block per matrix, see matfun_roots.cuh. -DTHREADS: how many threads a block has.
+// A block per matrix, see matfun_roots.cuh. At most 384 threads leave each the registers it needs.
 #include "matfun_roots.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+extern "C" __global__ void __launch_bounds__(384, 1)
 root_block(const T *a, T *out, double *report, int *bad, const double *table, offset batch,
            int half, int planes, int ld, int whole, int num, int den, int rows, int width,
            int finish, double tol) {
