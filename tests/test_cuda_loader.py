@@ -142,6 +142,7 @@ def test_warm_compiles_every_variant(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy())
     with cuda.using(None):
         tasks = cuda.warm_tasks()
+        assert cuda.warm() == len(tasks)
     assert len(tasks) == 2 * len(cuda.variants())
     assert len({label for label, _ in tasks}) == len(tasks)
     for label, job in tasks:

@@ -76,6 +76,29 @@ def test_kernel_equals_reference(op, chosen, dtype, layout):
             assert x.dtype == np.dtype(dtype)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("op", "chosen", "dtype"), [case for case in CASES if case.values[1].backend == "cuda"]
+)
+def test_cuda_kernel_equals_reference_on_a_gpu(op, chosen, dtype):
+    cupy = pytest.importorskip("cupy")
+    args = op.sample(dtype)
+    # tables of coefficients stay on the host: the launch copies them once
+    hosts = (4,) if op.name == "small_root" else ()
+    there = [
+        cupy.asarray(a) if isinstance(a, np.ndarray) and k not in hosts else a
+        for k, a in enumerate(args)
+    ]
+    result = chosen.load()(*there)
+    result = tuple(map(cupy.asnumpy, result)) if isinstance(result, tuple) else result.get()
+    want = outputs(op, op.reference(*copies(args)))
+    eps = np.finfo(dtype).eps
+    for x, y in zip(outputs(op, result), want, strict=True):
+        x, y = np.asarray(x, complex), np.asarray(y, complex)
+        assert x.shape == y.shape
+        assert (norms(x - y) <= 1e3 * eps * np.maximum(norms(y), 1)).all()
+
+
 @pytest.mark.parametrize(("op", "chosen", "dtype"), CASES)
 def test_members_do_not_see_each_other_or_the_threads(op, chosen, dtype):
     """The same bits alone, in a batch and on one thread or three."""

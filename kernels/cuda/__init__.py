@@ -270,6 +270,14 @@ def warm_tasks() -> list[tuple[str, Callable[[], None]]]:
     return [task(v, dtype) for v in variants() for dtype in ("float32", "float64")]
 
 
+def warm() -> int:
+    """Compile every source for the current device; how many there are."""
+    tasks = warm_tasks()
+    for _, job in tasks:
+        job()
+    return len(tasks)
+
+
 def variants() -> list[Variant]:
     """Every source with every set of constants that a launch may ask for."""
     modules = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")

@@ -4,6 +4,12 @@ Without ``-m gpu`` the device is the emulation, whose arrays come to the host on
 that count; its kernels are the CUDA sources.
 """
 
+import re
+import sys
+import textwrap
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -11,6 +17,7 @@ import linalgk as lk
 from linalgk import testing
 from linalgk.matfun import _ops
 
+EPS = np.finfo(float).eps
 FUNCTIONS = {
     "sqrtm": (lk.sqrtm, lambda w: w**0.5),
     "invsqrtm": (lk.invsqrtm, lambda w: w**-0.5),
@@ -393,6 +400,46 @@ def test_tolerances_save_steps(cuda):
         assert error(cuda.host(x), expected(a, np.sqrt)) <= (tol or 0) + 1e-4
     assert steps[1e-2] <= steps[1e-5] <= steps[None]
     assert steps[1e-2] < steps[None]
+
+
+@pytest.mark.parametrize(("function", "kappa"), [(lk.sqrtm, 1e9), (lk.invsqrtm, 1e10)])
+def test_what_the_products_cannot_serve_goes_to_eigenvectors(cuda, function, kappa):
+    n = 100
+    a = hermitian(n, np.geomspace(1 / kappa, 1, n), "float64")
+    x, info = function(cuda.array(a), assume_a="pos", return_info=True)
+    assert info.method == "eigh"
+    power = 0.5 if function is lk.sqrtm else -0.5
+    bound = kappa**0.5 if function is lk.sqrtm else kappa
+    assert error(cuda.host(x), expected(a, lambda w: w**power)) <= 20 * EPS * bound
+    # members beyond an iteration that was asked for go there as well, as on the CPU
+    y, info = function(cuda.array(a), assume_a="pos", method="minimax", return_info=True)
+    assert "eigh" in info.method
+    assert error(cuda.host(y), cuda.host(x)) <= 20 * EPS * bound
+
+
+@pytest.mark.parametrize("function", [lk.sqrtm, lk.invsqrtm])
+def test_a_few_steps_are_what_was_asked_for(cuda, function):
+    a = hermitian(100, np.geomspace(0.5, 1, 100), "float64")
+    x, info = function(cuda.array(a), assume_a="pos", steps=3, return_info=True)
+    assert int(cuda.host(info.iterations)) == 3
+    assert np.isfinite(cuda.host(x)).all()
+
+
+def test_the_example_of_the_docs_runs(cuda, monkeypatch):
+    """The page's lines, word by word, with the emulation's arrays for CuPy's."""
+    text = (Path(__file__).parents[2] / "docs" / "gpu.rst").read_text(encoding="utf-8")
+    block = re.search(r"\.\. code-block:: python\n\n((?:   .*\n|\n)+)", text)[1]
+    code = textwrap.dedent(block).replace("8192", "40")
+    if cuda.looks is not None:
+        rng = np.random.default_rng(0)
+        normal = SimpleNamespace(
+            standard_normal=lambda shape: cuda.array(rng.standard_normal(shape))
+        )
+        monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(random=normal, ndarray=type(None)))
+    names = {}
+    exec(code, names)
+    C, W = cuda.host(names["C"]), cuda.host(names["W"])
+    np.testing.assert_allclose(W @ C @ W, np.broadcast_to(np.eye(16), C.shape), atol=1e-9)
 
 
 def test_inverse_root_keeps_its_state_on_the_device(cuda):
