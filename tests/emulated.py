@@ -23,13 +23,14 @@ class Layer:
     def __init__(self, mode="fast", seed=0, shared_memory=227 * 1024, flush="right"):
         self.mode, self.seed, self.flush = mode, seed, flush
         self.shared_memory = shared_memory
+        self.multiprocessors = 4
         self.launched = []
 
     def device_of(self, like):
         return 0
 
     def limits(self, device):
-        return cuda.Limits(self.shared_memory, 4)
+        return cuda.Limits(self.shared_memory, self.multiprocessors)
 
     def module(self, name, code, flags):
         module = cuda_on_cpu.RawModule(

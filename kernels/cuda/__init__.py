@@ -250,6 +250,15 @@ def launch(
         function((grid,), (block,), args, shared_mem=shared)
 
 
+# Blocks of a launch over tiles or rows, for each multiprocessor: enough to balance them.
+BLOCKS_EACH = 32
+
+
+def grid(work: int, like: Any) -> int:
+    """Blocks for so many tiles or rows; beyond this many, a block takes several."""
+    return min(work, BLOCKS_EACH * limits(like).multiprocessors)
+
+
 def dtype_name(x: Any) -> str:
     """``"float32"`` and so on, whatever the library calls it."""
     return str(x.dtype).rpartition(".")[2]

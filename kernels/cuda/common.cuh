@@ -55,6 +55,14 @@ __device__ __forceinline__ void lk_raise(double *place, double x) {
   atomicMax((unsigned long long *)place, (unsigned long long)__double_as_longlong(x));
 }
 
+// The t-th pair row <= col, counted column by column.
+__device__ __forceinline__ void lk_pair(int t, int &row, int &col) {
+  col = (int)((sqrtf(8.0f * t + 1.0f) - 1.0f) * 0.5f);
+  while (col * (col + 1) / 2 > t) --col;
+  while ((col + 1) * (col + 2) / 2 <= t) ++col;
+  row = t - col * (col + 1) / 2;
+}
+
 struct Sum {
   template <class U> __device__ static U of(U x, U y) { return x + y; }
 };

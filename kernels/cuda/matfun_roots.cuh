@@ -33,11 +33,8 @@ __device__ __forceinline__ void product(const Team &team, T *out, const T *a, co
   const int tiles = ld / TILE;
   const int all = tiles * (tiles + 1) / 2;
   for (int t = team.rank; t < all; t += team.size) {
-    // the t-th pair row <= col, column by column
-    int col = (int)((sqrtf(8.0f * t + 1.0f) - 1.0f) * 0.5f);
-    while (col * (col + 1) / 2 > t) --col;
-    while ((col + 1) * (col + 2) / 2 <= t) ++col;
-    const int row = t - col * (col + 1) / 2;
+    int row, col;
+    lk_pair(t, row, col);
     T sum[TILE][TILE] = {};
     const T *pa = a + row * TILE, *pb = b + col * TILE;
 #pragma unroll 2
@@ -185,7 +182,7 @@ __device__ __forceinline__ T normalise(const Team &team, T *m, int n, int ld) {
   team.sync();
   for (int k = team.rank; k < n * ld; k += team.size)
     if (k % ld < n) m[k] *= inverse;
-  team.sync();
+  // no barrier: the copy that follows reads what the same thread wrote, and ends with one
   return bound;
 }
 
@@ -228,7 +225,6 @@ __device__ __forceinline__ void jacobi(const Team &team, T *m, T *v, T *turns, i
   const T eps = sizeof(T) == 4 ? (T)1.1920929e-7 : (T)2.220446049250313e-16;
   const int pairs = ld / 2;
   for (int k = team.rank; k < ld * ld; k += team.size) v[k] = k / ld == k % ld;
-  team.sync();
   for (int sweep = 0; sweep < 30; ++sweep) {
     int rotated = 0;
     for (int round = 0; round < ld - 1; ++round) {
@@ -325,9 +321,9 @@ __device__ __forceinline__ int spectral(const Team &team, T *&x, T *m, T *v, T *
   // M is done with
   x = m;
   const int tiles = ld / TILE;
-  for (int k = team.rank; k < tiles * tiles; k += team.size) {
-    const int row = k / tiles, col = k % tiles;
-    if (row > col) continue;
+  for (int k = team.rank; k < tiles * (tiles + 1) / 2; k += team.size) {
+    int row, col;
+    lk_pair(k, row, col);
     T sum[TILE][TILE] = {};
     for (int l = 0; l < ld; ++l) {
       const Piece a = load(v + l * ld + row * TILE), b = load(t + l * ld + col * TILE);

@@ -10,6 +10,8 @@ from . import C_TYPES, PLANES, SIZES, Variant, backend, constant, dtype_name, la
 WARP = 32
 # More threads than this would leave a thread too few registers.
 MOST_THREADS = 384
+# A block for each matrix lets the device balance them; beyond this many, blocks take several.
+MOST_BLOCKS = 1 << 20
 # Shared memory of a block of warps, so that several blocks fit a multiprocessor.
 _COMFORTABLE = 48 * 1024
 
@@ -74,7 +76,7 @@ def small_root(a, whole, num, den, table, tol, threads, out=None, report=None, f
     each = shared_bytes(n, size)
     if n <= WARP:
         warps = max(1, min(4, _COMFORTABLE // each))
-        grid = min(-(-batch // warps), 1 << 20)
+        grid = min(-(-batch // warps), MOST_BLOCKS)
         launch(
             "matfun_roots_warp", "root_warp", name, grid, 32 * warps, args, a, warps * each,
             TILE=tile(n),
@@ -82,8 +84,8 @@ def small_root(a, whole, num, den, table, tol, threads, out=None, report=None, f
     else:
         threads = threads_for(n)
         launch(
-            "matfun_roots_block", "root_block", name, min(batch, 1 << 20), threads, args, a, each,
-            TILE=tile(n),
+            "matfun_roots_block", "root_block", name, min(batch, MOST_BLOCKS), threads, args, a,
+            each, TILE=tile(n),
         )  # fmt: skip
     return out, report, bad
 

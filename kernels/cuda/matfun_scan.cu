@@ -13,11 +13,8 @@ hermitian_scan(const T *a, T *found, offset batch, int n, int planes, int tiles)
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   for (offset work = blockIdx.x; work < batch * pairs; work += gridDim.x) {
     const offset item = work / pairs;
-    const int t = (int)(work % pairs);
-    int low = (int)((sqrtf(8.0f * t + 1.0f) - 1.0f) * 0.5f);
-    while (low * (low + 1) / 2 > t) --low;
-    while ((low + 1) * (low + 2) / 2 <= t) ++low;
-    const int right = t - low * (low + 1) / 2;
+    int right, low;
+    lk_pair((int)(work % pairs), right, low);
     const T *m = a + item * n * n * planes;
     const int i0 = low * 32, j0 = right * 32;
     for (int r = warp; r < 32; r += 8)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import PLANES, REAL, Variant, backend, dtype_name, launch, limits
+from . import PLANES, REAL, Variant, backend, dtype_name, grid, launch
 
 
 def hermitian_scan(a, threads):
@@ -14,7 +14,7 @@ def hermitian_scan(a, threads):
     work = batch * tiles * (tiles + 1) // 2
     if work:
         launch(
-            "matfun_scan", "hermitian_scan", name, min(work, 32 * limits(a).multiprocessors), 256,
+            "matfun_scan", "hermitian_scan", name, grid(work, a), 256,
             (a, found, np.int64(batch), np.int32(n), np.int32(PLANES[name]), np.int32(tiles)), a,
         )  # fmt: skip
     return found[0, ...], found[1, ...], found[2, ...]

@@ -28,11 +28,9 @@ symmetrise(T *x, offset batch, int n, int planes, int tiles) {
   const int pairs = tiles * (tiles + 1) / 2;
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   for (offset work = blockIdx.x; work < batch * pairs; work += gridDim.x) {
-    const int t = (int)(work % pairs);
-    int low = (int)((sqrtf(8.0f * t + 1.0f) - 1.0f) * 0.5f);
-    while (low * (low + 1) / 2 > t) --low;
-    while ((low + 1) * (low + 2) / 2 <= t) ++low;
-    const int i0 = low * 32, j0 = (t - low * (low + 1) / 2) * 32;
+    int right, low;
+    lk_pair((int)(work % pairs), right, low);
+    const int i0 = low * 32, j0 = right * 32;
     T *m = x + work / pairs * n * n * planes;
     for (int r = warp; r < 32; r += 8) {
       if (j0 + r >= n || i0 + lane >= n) continue;
@@ -59,7 +57,7 @@ symmetrise(T *x, offset batch, int n, int planes, int tiles) {
       for (int p = 0; p < planes; ++p)
         m[((offset)i * n + j) * planes + p] = mirror[r][planes * lane + p];
     }
-    __syncthreads();
+    // no barrier: the next tile comes where the same thread has just read
   }
 }
 

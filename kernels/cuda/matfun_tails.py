@@ -2,11 +2,7 @@
 
 import numpy as np
 
-from . import PLANES, REAL, Variant, backend, dtype_name, launch, limits
-
-
-def _grid(rows, like):
-    return min(rows, 32 * limits(like).multiprocessors)
+from . import PLANES, REAL, Variant, backend, dtype_name, grid, launch
 
 
 def polynomial(m, square, coeffs, step, threads):
@@ -21,7 +17,7 @@ def polynomial(m, square, coeffs, step, threads):
             m, square, coeffs, out, np.int64(rows), np.int32(n), np.int32(PLANES[name]),
             np.int32(coeffs.shape[1]), np.int32(step),
         )  # fmt: skip
-        launch("matfun_tails", "polynomial", name, _grid(rows, m), 256, args, m)
+        launch("matfun_tails", "polynomial", name, grid(rows, m), 256, args, m)
     return out
 
 
@@ -35,7 +31,7 @@ def symmetrised(x, threads):
     work = batch * tiles * (tiles + 1) // 2
     if work:
         args = (x, np.int64(batch), np.int32(n), np.int32(PLANES[name]), np.int32(tiles))
-        launch("matfun_tails", "symmetrise", name, _grid(work, x), 256, args, x)
+        launch("matfun_tails", "symmetrise", name, grid(work, x), 256, args, x)
     return x
 
 
@@ -52,7 +48,7 @@ def db_step(x, product, m, inverse, mu, going, threads):
             x, product, m, inverse, mu, going, new_x, new_m, distance, np.int64(rows), np.int32(n),
             np.int32(PLANES[name]),
         )  # fmt: skip
-        launch("matfun_tails", "db_step", name, _grid(rows, m), 256, args, m)
+        launch("matfun_tails", "db_step", name, grid(rows, m), 256, args, m)
     return new_x, new_m, distance
 
 
