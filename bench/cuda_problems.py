@@ -207,10 +207,11 @@ def _label(*words: Any) -> str:
 
 def root_problem(
     function: str, shape: tuple[int, ...], dtype: str = "float32", *, p: int = 2,
-    tol: float | None = None, **rest: Any,
+    tol: float | None = None, t: float | None = None, **rest: Any,
 ) -> Problem:  # fmt: skip
-    """A root of positive definite matrices of condition 1e3."""
+    """A root, or the power t, of positive definite matrices of condition 1e3."""
     power = 1 / p if function == "sqrtm" else -1 / p
+    power = power if t is None else t
     measure: Literal["error", "residual"] = "error"
     if dtype == "float32":
         judge = _all_members(power)
@@ -219,14 +220,14 @@ def root_problem(
     else:
         judge, measure = _square_residual, "residual"
     if tol is None:
-        condition = KAPPA ** (0.5 if function == "sqrtm" else 1.0)
+        condition = KAPPA ** (0.5 if power > 0 else 1.0)
         bound = 10 * float(np.finfo(dtype).eps) * condition
     else:
         bound = tol
     return Problem(
         name=_label(
             function,
-            f"p{p}" if function == "inv_root" else "",
+            f"p{p}" if function == "inv_root" else f"t{t}" if t else "",
             *(shape, dtype, "log-k1e3"),
             "" if tol is None else f"tol{tol:.0e}".replace("e-0", "e-"),
         ),
@@ -235,7 +236,7 @@ def root_problem(
         dtype=dtype,
         make=lambda device: spd_matrices(device, shape, dtype, KAPPA),
         judge=judge,
-        args=(p,) if function == "inv_root" else (),
+        args=(p,) if function == "inv_root" else () if t is None else (t,),
         options={"assume_a": "pos"} | ({} if tol is None else {"tol": tol}),
         power=power,
         measure=measure,
@@ -283,6 +284,7 @@ PROBLEMS: list[Problem] = [
     *(root_problem("invsqrtm", (8192, n, n), "float64") for n in (8, 16, 32)),
     root_problem("invsqrtm", (500, 100, 100), "float64"),
     root_problem("inv_root", (64, 256, 256), p=4),
+    root_problem("powm", (64, 256, 256), t=0.7),
     general_problem("signm", 512, _sign_residual),
     general_problem("logm", 512, _log_residual),
     root_problem("sqrtm", (2048, 2048), "float64"),

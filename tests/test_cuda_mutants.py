@@ -68,7 +68,6 @@ def one_block(monkeypatch):
         yield device
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "number"), list(barriers()))
 def test_no_barrier_can_go(monkeypatch, one_block, name, number):
     source = cuda.source
