@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from linalgk_bench import orthogonalize
 from linalgk_bench.peers import LINALGK, Peer, Unavailable
 from linalgk_bench.problems import Array, Arrays, Problem, Target, worst_relative_error
 
@@ -312,6 +313,7 @@ POWER = Problem(
 
 PROBLEMS: list[Problem] = [
     *_target_problems(), *_function_problems(), *_gallery_problems(), SCHEDULE, POWER,
+    *orthogonalize.PROBLEMS,
 ]  # fmt: skip
 
 
@@ -546,6 +548,7 @@ PEERS: list[Peer] = [
         lambda p: p.function == "sqrtm" and len(p.shape) == 2,
         _jax_sqrtm,
     ),
+    *orthogonalize.PEERS,
 ]
 
 

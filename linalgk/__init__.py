@@ -9,13 +9,14 @@ if TYPE_CHECKING:
     from linalgk import errors, testing, typing
     from linalgk._config import config_context
     from linalgk._dispatch import explain, functions, ops
-    from linalgk._plan import ArraySpec, plan
+    from linalgk._plan import ArraySpec, foreach, plan
     from linalgk.matfun import (
         InverseRoot,
         inv_root,
         invsqrtm,
         logm,
         minimax_schedule,
+        orthogonalize,
         powm,
         signm,
         sqrtm,
@@ -29,12 +30,14 @@ _HOME = {
     "config_context": "linalgk._config",
     "errors": None,
     "explain": "linalgk._dispatch",
+    "foreach": "linalgk._plan",
     "functions": "linalgk._dispatch",
     "inv_root": "linalgk.matfun",
     "invsqrtm": "linalgk.matfun",
     "logm": "linalgk.matfun",
     "minimax_schedule": "linalgk.matfun",
     "ops": "linalgk._dispatch",
+    "orthogonalize": "linalgk.matfun",
     "plan": "linalgk._plan",
     "powm": "linalgk.matfun",
     "show_config": "linalgk._show",
@@ -50,12 +53,14 @@ __all__ = [
     "config_context",
     "errors",
     "explain",
+    "foreach",
     "functions",
     "inv_root",
     "invsqrtm",
     "logm",
     "minimax_schedule",
     "ops",
+    "orthogonalize",
     "plan",
     "powm",
     "show_config",

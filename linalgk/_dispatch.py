@@ -164,7 +164,7 @@ def functions() -> list[Function]:
     --------
     >>> import linalgk as lk
     >>> [f.name for f in lk.functions()]
-    ['inv_root', 'invsqrtm', 'logm', 'minimax_schedule', 'powm', 'signm', 'sqrtm']
+    ['inv_root', 'invsqrtm', 'logm', 'minimax_schedule', 'orthogonalize', 'powm', 'signm', 'sqrtm']
     """
     return _records(Function)
 

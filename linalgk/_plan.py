@@ -1,14 +1,15 @@
 """Decisions made once: which method and kernel, with how much memory, for arrays to come."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from linalgk import _xp
 from linalgk._dispatch import Explanation, functions
-from linalgk.errors import DeviceError
+from linalgk._results import Info
+from linalgk.errors import DeviceError, MemberError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,3 +191,79 @@ def _show(kind: tuple[Any, ...]) -> str:
 
 def _describe(x: Any) -> str:
     return _show(_kind(x)) if _is_array(x) else type(x).__name__
+
+
+def foreach(
+    func: Callable[..., Any], arrays: Sequence[Any], /, *args: Any, **options: Any
+) -> list[Any]:
+    """Apply a batched function to many arrays of many shapes, one call for each shape.
+
+    Parameters
+    ----------
+    func : callable
+        A public function of linalgk whose first argument is an array with leading batch axes.
+    arrays : sequence of array
+        Each is one member, or a batch of its own; shapes, dtypes, libraries and devices may differ.
+    *args, **options
+        Passed on to every call.
+
+    Returns
+    -------
+    results : list
+        What ``func`` returns for each array, in their order; pairs ``(result, info)`` with
+        ``return_info=True``.
+
+    Raises
+    ------
+    TypeError
+        If ``arrays`` is one array, or holds what is none.
+    MemberError
+        The error that ``func`` raised for some arrays, of the same class; ``index`` are their
+        positions in ``arrays`` (with the batch index behind, if they are batches) and ``result``
+        the list, the others intact.
+
+    Examples
+    --------
+    >>> import numpy as np, linalgk as lk
+    >>> layers = [np.ones((3, 4)), np.eye(2), np.ones((3, 4))]
+    >>> [u.shape for u in lk.foreach(lk.orthogonalize, layers)]
+    [(3, 4), (2, 2), (3, 4)]
+    """
+    if _is_array(arrays) or not isinstance(arrays, Sequence):
+        msg = f"arrays: must be a list of arrays, got {type(arrays).__name__}; call func itself"
+        raise TypeError(msg)
+    groups: dict[Any, list[int]] = {}
+    for k, x in enumerate(arrays):
+        if not _is_array(x):
+            msg = f"arrays: item {k} is no array but {type(x).__name__}"
+            raise TypeError(msg)
+        family, shape, dtype, device = _kind(x)
+        groups.setdefault((family, shape, str(dtype), str(device)), []).append(k)
+    results: list[Any] = [None] * len(arrays)
+    failure: MemberError | None = None
+    where: list[tuple[int, ...]] = []
+    for members in groups.values():
+        xp = _xp.batch_namespace(arrays[members[0]])
+        try:
+            found = func(xp.stack([arrays[k] for k in members]), *args, **options)
+        except MemberError as error:
+            found, failure = error.result, failure or error
+            where += [(members[i[0]], *i[1:]) for i in error.index]
+        for position, k in enumerate(members):
+            results[k] = _member(found, position)
+    if failure is not None:
+        index = tuple(sorted(where))
+        msg = f"{failure} (positions in arrays: {', '.join(str(i[0]) for i in index[:8])})"
+        raise type(failure)(msg, index, results)
+    return results
+
+
+def _member(found: Any, k: int) -> Any:
+    """One member of a result, of a pair with `Info`, or of a tuple of results."""
+    if isinstance(found, Info):
+        fields = {name: getattr(found, name) for name in found.to_dict()}
+        return Info(**{n: v if n == "method" else v[k, ...] for n, v in fields.items()})
+    if isinstance(found, tuple):
+        parts = [_member(part, k) for part in found]
+        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
+    return found[k, ...]

@@ -3,8 +3,8 @@
 from typing import Any, Literal, TypeAlias, TypeVar
 
 __all__ = [
-    "Array", "ArrayT", "AssumeA", "Backend", "LogMethod", "OnFail", "PowerMethod", "RootMethod",
-    "SignMethod",
+    "Array", "ArrayT", "AssumeA", "Backend", "LogMethod", "OnFail", "OrthogonalizeCoeffs",
+    "OrthogonalizeMethod", "PowerMethod", "RootMethod", "SignMethod",
 ]  # fmt: skip
 
 # Any array of the array API: there is no common base class to name.
@@ -19,3 +19,7 @@ RootMethod: TypeAlias = Literal[
 PowerMethod: TypeAlias = Literal["auto", "eigh", "minimax", "schur", "products"]
 SignMethod: TypeAlias = Literal["auto", "eigh", "minimax", "newton_schulz", "newton", "pade"]
 LogMethod: TypeAlias = Literal["auto", "eigh", "schur"]
+OrthogonalizeMethod: TypeAlias = Literal["auto", "plain", "gram"]
+OrthogonalizeCoeffs: TypeAlias = Literal[
+    "muon", "you", "polar_express", "cans", "aol", "minimax", "prism", "auon", "hybrid_auon"
+]

@@ -70,19 +70,39 @@ class Evd:
         return self._info.value
 
 
-def herk(b, c, alpha):
-    """Upper row-major triangle of ``c = alpha b^H b`` for row-major b of shape (k, n)."""
+def herk(b, c, alpha, beta=0.0, rows=False):
+    """Upper row-major triangle of ``c = alpha b^H b + beta c`` for row-major b of shape (k, n).
+
+    With ``rows`` it is ``alpha b b^H + beta c`` for b of shape (n, k).
+    """
     letter = _LETTER[b.dtype.name]
-    k, n = b.shape
+    complex_ = b.dtype.kind == "c"
+    n, k = b.shape if rows else b.shape[::-1]
     real = np.empty(0, b.dtype).real.dtype
-    factor, zero = np.full(1, alpha, real), np.zeros(1, real)
-    size_n, size_k = ctypes.c_int(n), ctypes.c_int(k)
-    name = f"{letter}herk" if b.dtype.kind == "c" else f"{letter}syrk"
-    # Fortran sees b^T (n x k) and c^T: its lower triangle is the upper one of row-major c
+    factor, old = np.full(1, alpha, real), np.full(1, beta, real)
+    size_n, size_k, leading = ctypes.c_int(n), ctypes.c_int(k), ctypes.c_int(b.shape[1])
+    name = f"{letter}herk" if complex_ else f"{letter}syrk"
+    form = (b"C" if complex_ else b"T") if rows else b"N"
+    # Fortran sees b^T and c^T: its lower triangle is the upper one of row-major c
     _routine("blas", name, 10)(
-        ctypes.byref(ctypes.c_char(b"L")), ctypes.byref(ctypes.c_char(b"N")),
+        ctypes.byref(ctypes.c_char(b"L")), ctypes.byref(ctypes.c_char(form)),
         ctypes.byref(size_n), ctypes.byref(size_k), factor.ctypes.data, b.ctypes.data,
-        ctypes.byref(size_n), zero.ctypes.data, c.ctypes.data, ctypes.byref(size_n),
+        ctypes.byref(leading), old.ctypes.data, c.ctypes.data, ctypes.byref(size_n),
+    )  # fmt: skip
+
+
+def hemm(b, x, y, alpha, beta):
+    """``y = alpha B x + beta y`` for the Hermitian B with row-major upper triangle ``b``."""
+    letter = _LETTER[b.dtype.name]
+    name = f"{letter}hemm" if b.dtype.kind == "c" else f"{letter}symm"
+    rows, cols = ctypes.c_int(x.shape[0]), ctypes.c_int(x.shape[1])
+    factor, old = np.full(1, alpha, b.dtype), np.full(1, beta, b.dtype)
+    ref = ctypes.byref
+    # Fortran sees y^T = x^T B^T, and of B^T the lower triangle
+    _routine("blas", name, 12)(
+        ref(ctypes.c_char(b"R")), ref(ctypes.c_char(b"L")), ref(cols), ref(rows),
+        factor.ctypes.data, b.ctypes.data, ref(rows), x.ctypes.data, ref(cols), old.ctypes.data,
+        y.ctypes.data, ref(cols),
     )  # fmt: skip
 
 

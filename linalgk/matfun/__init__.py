@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from linalgk._dispatch import Explanation, Function
-from linalgk.matfun import _apply, _ops, _powers, _root_plan, _roots
+from linalgk.matfun import _apply, _ops, _orthogonalize, _powers, _root_plan, _roots
 from linalgk.matfun._inverse_root import InverseRoot
 from linalgk.matfun._minimax import minimax_schedule
+from linalgk.matfun._orthogonalize import orthogonalize
 from linalgk.matfun._powers import logm, powm, signm
 from linalgk.matfun._roots import inv_root, invsqrtm, sqrtm
 
@@ -17,6 +18,7 @@ __all__ = [
     "invsqrtm",
     "logm",
     "minimax_schedule",
+    "orthogonalize",
     "powm",
     "signm",
     "sqrtm",
@@ -50,6 +52,12 @@ def _sample_general(size: str, *, xp: Any = np, rng: Any = None) -> Sample:
     batch, n = {"small": ((), 4), "medium": ((16,), 16), "large": ((), 512)}[size]
     x = np.random.default_rng(rng).standard_normal((*batch, n, n))
     return (xp.asarray(x),), {}
+
+
+def _sample_gradients(size: str, *, xp: Any = np, rng: Any = None) -> Sample:
+    """Matrices as gradients of layers are: rectangular, without structure."""
+    shape = {"small": (3, 5), "medium": (16, 24, 16), "large": (256, 1024)}[size]
+    return (xp.asarray(np.random.default_rng(rng).standard_normal(shape)),), {}
 
 
 def _sample_with(value: Any) -> Any:
@@ -130,6 +138,12 @@ RECORDS = (
     ),
     _record(inv_root, _roots.METHODS, _explain_inv_root, _sample_with(4), _plan_inv_root),
     _record(powm, _powers.POWER_METHODS, _explain_powm, _sample_with(0.7)),
+    _record(
+        orthogonalize,
+        _orthogonalize.COEFFS,
+        _orthogonalize.explain,
+        _sample_gradients,
+    ),
     Function(
         name="minimax_schedule",
         function=minimax_schedule,

@@ -218,6 +218,11 @@ def _three_terms(low: float, high: float, root: int) -> tuple[float, float, floa
         previous = abs(error)
 
 
+def best_odd_polynomial(low: float, high: float) -> tuple[float, float, float]:
+    """Best ``a x + b x^3 + c x^5`` for 1 on [low, high]."""
+    return _three_terms(low, high, 2)[:3]
+
+
 def _two_terms(low: float, high: float, root: int) -> tuple[float, float, float, float]:
     """Best ``a x + b x^(p+1)`` for 1 on [low, high] and its error, in closed form.
 

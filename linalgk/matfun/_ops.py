@@ -189,6 +189,40 @@ def db_step(
     return new_x, new_m, xp.max(xp.abs(new_m - identity), axis=(-2, -1))
 
 
+def odd_iteration(x: Any, coeffs: Any, tight: bool, gram: int, threads: int = 1) -> Any:
+    """``X <- (a I + b R + c R^2) X`` with ``R = X X^H`` for each row (a, b, c) of coeffs (NumPy).
+
+    x is (b, p, q) with p <= q. With ``tight`` X is first divided by the root of the smaller of the
+    Frobenius and the row sum norm of R, an upper bound of its largest singular value. ``gram`` > 0
+    is how many steps are taken on R alone (``R <- T R T``) before X is multiplied by what they came
+    to; it saves products of p x q matrices and loses what lies below eps^(1/2).
+    """
+    xp = _xp.namespace(x)
+    real = _xp.dtype_of(xp, _xp.REAL[_xp.dtype_name(x)])
+    table = np.ascontiguousarray(np.broadcast_to(coeffs, (x.shape[0], *coeffs.shape)))
+    device = _xp.from_numpy(table, xp, like=x, dtype=real)
+    at = 0
+    while at < len(coeffs):
+        r = SYMMETRISED(x @ adjoint(x), threads)
+        if tight and at == 0:
+            size = xp.abs(r)
+            rows = xp.max(xp.sum(size, axis=-1), axis=-1)
+            bound = xp.minimum(xp.sqrt(xp.sum(size**2, axis=(-2, -1))), rows)
+            bound = xp.where(bound > 0, bound, xp.ones_like(bound))
+            r = r / xp.astype(bound, r.dtype)[:, None, None]
+            x = x / xp.astype(xp.sqrt(bound), x.dtype)[:, None, None]
+        count = min(max(gram, 1), len(coeffs) - at)
+        total = None
+        for k in range(count):
+            t = POLYNOMIAL(r, r @ r, device, at + k, threads)
+            total = t if total is None else t @ total
+            if k + 1 < count:
+                r = SYMMETRISED(t @ r @ t, threads)
+        x = total @ x
+        at += count
+    return x
+
+
 def small_root(
     a: Any, whole: int, num: int, den: int, table: Any, tol: float, threads: int = 1
 ) -> tuple[Any, Any, int]:
@@ -375,6 +409,10 @@ def _symmetric(dtype: str) -> Any:
     return 0.5 * (a + adjoint(a))
 
 
+def _rectangular(dtype: str) -> Any:
+    return np.ascontiguousarray(np.concatenate([_spd(dtype), _general(dtype)], axis=-1))
+
+
 def _general(dtype: str) -> Any:
     return _spd(dtype) + np.triu(np.ones((6, 6), dtype))
 
@@ -480,6 +518,10 @@ SYMMETRISED = Op(
     "symmetrised", "matfun", symmetrised, (_cuda("tails", "symmetrised"),),
     lambda dtype: (_general(dtype), 1),
 )  # fmt: skip
+ODD_ITERATION = Op(
+    "odd_iteration", "matfun", odd_iteration, (_cpu("polar", "odd_iteration"),),
+    lambda dtype: (_rectangular(dtype), _newton(6), True, 2, 1),
+)  # fmt: skip
 DB_STEP = Op(
     "db_step", "matfun", db_step, (_cuda("tails", "db_step"),),
     lambda dtype: (
@@ -501,6 +543,6 @@ GENERAL_POWER = Op(
 )  # fmt: skip
 OPS = (
     HERMITIAN_SCAN, EIGH, GRAM, CONGRUENCE, HERMITIAN_SQUARE, CONGRUENCE_INVERSE, CHORD, INVERSE,
-    MATMUL, ROOT_ITERATION, SMALL_ROOT, POLYNOMIAL, SYMMETRISED, DB_STEP, GENERAL_SQRT,
-    GENERAL_LOG, GENERAL_POWER,
+    MATMUL, ROOT_ITERATION, SMALL_ROOT, POLYNOMIAL, SYMMETRISED, DB_STEP, ODD_ITERATION,
+    GENERAL_SQRT, GENERAL_LOG, GENERAL_POWER,
 )  # fmt: skip
