@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         orthogonalize,
         powm,
         signm,
+        solve_lyapunov,
+        solve_sylvester,
         sqrtm,
     )
 
@@ -42,6 +44,8 @@ _HOME = {
     "powm": "linalgk.matfun",
     "show_config": "linalgk._show",
     "signm": "linalgk.matfun",
+    "solve_lyapunov": "linalgk.matfun",
+    "solve_sylvester": "linalgk.matfun",
     "sqrtm": "linalgk.matfun",
     "testing": None,
     "typing": None,
@@ -65,6 +69,8 @@ __all__ = [
     "powm",
     "show_config",
     "signm",
+    "solve_lyapunov",
+    "solve_sylvester",
     "sqrtm",
     "testing",
     "typing",

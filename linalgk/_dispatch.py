@@ -163,8 +163,8 @@ def functions() -> list[Function]:
     Examples
     --------
     >>> import linalgk as lk
-    >>> [f.name for f in lk.functions()]
-    ['inv_root', 'invsqrtm', 'logm', 'minimax_schedule', 'orthogonalize', 'powm', 'signm', 'sqrtm']
+    >>> "sqrtm" in [f.name for f in lk.functions()]
+    True
     """
     return _records(Function)
 

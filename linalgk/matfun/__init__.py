@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from linalgk._dispatch import Explanation, Function
-from linalgk.matfun import _apply, _ops, _orthogonalize, _powers, _root_plan, _roots
+from linalgk.matfun import _apply, _lyapunov, _ops, _orthogonalize, _powers, _root_plan, _roots
 from linalgk.matfun._inverse_root import InverseRoot
+from linalgk.matfun._lyapunov import solve_lyapunov, solve_sylvester
 from linalgk.matfun._minimax import minimax_schedule
 from linalgk.matfun._orthogonalize import orthogonalize
 from linalgk.matfun._powers import logm, powm, signm
@@ -21,6 +22,8 @@ __all__ = [
     "orthogonalize",
     "powm",
     "signm",
+    "solve_lyapunov",
+    "solve_sylvester",
     "sqrtm",
 ]
 
@@ -58,6 +61,17 @@ def _sample_gradients(size: str, *, xp: Any = np, rng: Any = None) -> Sample:
     """Matrices as gradients of layers are: rectangular, without structure."""
     shape = {"small": (3, 5), "medium": (16, 24, 16), "large": (256, 1024)}[size]
     return (xp.asarray(np.random.default_rng(rng).standard_normal(shape)),), {}
+
+
+def _sample_equation(count: int) -> Any:
+    """Positive definite coefficients and a right-hand side."""
+
+    def sample(size: str, *, xp: Any = np, rng: Any = None) -> Sample:
+        gen = np.random.default_rng(rng)
+        args = [_sample_spd(size, xp=xp, rng=gen)[0][0] for _ in range(count)]
+        return (*args, xp.asarray(gen.standard_normal(tuple(args[0].shape)))), {}
+
+    return sample
 
 
 def _sample_with(value: Any) -> Any:
@@ -138,6 +152,8 @@ RECORDS = (
     ),
     _record(inv_root, _roots.METHODS, _explain_inv_root, _sample_with(4), _plan_inv_root),
     _record(powm, _powers.POWER_METHODS, _explain_powm, _sample_with(0.7)),
+    _record(solve_lyapunov, _lyapunov.METHODS, _lyapunov.explain_lyapunov, _sample_equation(1)),
+    _record(solve_sylvester, _lyapunov.METHODS, _lyapunov.explain_sylvester, _sample_equation(2)),
     _record(
         orthogonalize,
         _orthogonalize.COEFFS,
