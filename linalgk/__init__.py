@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from linalgk._plan import ArraySpec, foreach, plan
     from linalgk.matfun import (
         InverseRoot,
+        bures_barycenter,
+        bures_distance,
+        bures_map,
         inv_root,
         invsqrtm,
         logm,
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 _HOME = {
     "ArraySpec": "linalgk._plan",
     "InverseRoot": "linalgk.matfun",
+    "bures_barycenter": "linalgk.matfun",
+    "bures_distance": "linalgk.matfun",
+    "bures_map": "linalgk.matfun",
     "config_context": "linalgk._config",
     "errors": None,
     "explain": "linalgk._dispatch",
@@ -54,6 +60,9 @@ _HOME = {
 __all__ = [
     "ArraySpec",
     "InverseRoot",
+    "bures_barycenter",
+    "bures_distance",
+    "bures_map",
     "config_context",
     "errors",
     "explain",

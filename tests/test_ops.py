@@ -145,6 +145,18 @@ def test_empty_batches(op, chosen, dtype):
             assert x.shape[0] == 0
 
 
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+@pytest.mark.parametrize(
+    "name", ["congruence", "hermitian_square", "congruence_inverse", "gram", "symmetrised"]
+)
+def test_exactly_hermitian_means_the_diagonal_too(name, dtype):
+    op = next(op for op in lk.ops() if op.name == name)
+    for chosen in op.implementations:
+        with running(chosen):
+            x = chosen.load()(*copies(op.sample(dtype)))
+        np.testing.assert_array_equal(x, np.conj(np.swapaxes(x, -1, -2)))
+
+
 def test_every_op_has_a_reference_and_every_kernel_a_sample():
     for op in lk.ops():
         assert callable(op.reference)

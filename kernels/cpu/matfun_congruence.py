@@ -10,6 +10,12 @@ from .matfun_eigh import mirror
 _PANELS = 4
 
 
+def _real_diagonal(x, start, stop):
+    """What rounding left of imaginary parts where a Hermitian matrix has none."""
+    if x.dtype.kind == "c":
+        np.einsum("bii->bi", x[start:stop]).imag[...] = 0
+
+
 def congruence(a, v, threads):
     """``V^H A V`` of each member, exactly Hermitian."""
     batch, n, _ = a.shape
@@ -23,6 +29,7 @@ def congruence(a, v, threads):
             member = np.ascontiguousarray(a[item])
             hermitian_product(member, vectors, right, out[item], _PANELS if n >= 128 else 1)
         mirror(out, start, stop)
+        _real_diagonal(out, start, stop)
 
     run(work, batch, threads)
     return out
@@ -37,6 +44,7 @@ def hermitian_square(y, threads):
         for item in range(start, stop):
             herk(np.ascontiguousarray(y[item]), out[item], 1.0)
         mirror(out, start, stop)
+        _real_diagonal(out, start, stop)
 
     run(work, batch, threads)
     return out
@@ -58,6 +66,7 @@ def congruence_inverse(v, y, threads):
                     np.conj(rows, out=rows)
                 herk(rows, out[item], 1.0)
         mirror(out, start, stop)
+        _real_diagonal(out, start, stop)
 
     run(work, batch, threads)
     return out

@@ -1,11 +1,22 @@
 """Matrix functions: roots and inverse roots, powers, sign, logarithm, minimax polynomials."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from linalgk._dispatch import Explanation, Function
-from linalgk.matfun import _apply, _lyapunov, _ops, _orthogonalize, _powers, _root_plan, _roots
+from linalgk.matfun import (
+    _apply,
+    _bures,
+    _lyapunov,
+    _ops,
+    _orthogonalize,
+    _powers,
+    _root_plan,
+    _roots,
+)
+from linalgk.matfun._bures import bures_barycenter, bures_distance, bures_map
 from linalgk.matfun._inverse_root import InverseRoot
 from linalgk.matfun._lyapunov import solve_lyapunov, solve_sylvester
 from linalgk.matfun._minimax import minimax_schedule
@@ -15,6 +26,9 @@ from linalgk.matfun._roots import inv_root, invsqrtm, sqrtm
 
 __all__ = [
     "InverseRoot",
+    "bures_barycenter",
+    "bures_distance",
+    "bures_map",
     "inv_root",
     "invsqrtm",
     "logm",
@@ -72,6 +86,27 @@ def _sample_equation(count: int) -> Any:
         return (*args, xp.asarray(gen.standard_normal(tuple(args[0].shape)))), {}
 
     return sample
+
+
+def _sample_covariances(size: str, *, xp: Any = np, rng: Any = None) -> Sample:
+    """Two positive definite matrices, or batches of them."""
+    gen = np.random.default_rng(rng)
+    return tuple(_sample_spd(size, xp=xp, rng=gen)[0][0] for _ in range(2)), {}
+
+
+def _sample_group(size: str, *, xp: Any = np, rng: Any = None) -> Sample:
+    """Three positive definite matrices to average, or batches of three."""
+    gen = np.random.default_rng(rng)
+    members = [_sample_spd(size, rng=gen)[0][0] for _ in range(3)]
+    return (xp.asarray(np.stack(members, axis=-3)),), {}
+
+
+def _geometric(function: Any, methods: tuple[str, ...], sample: Any) -> Function:
+    def explain(covs: Any, /, *others: Any, **options: Any) -> Explanation:
+        return _bures.explain(function.__name__, covs, *others, **options)
+
+    record = _record(function, methods, explain, sample)
+    return dataclasses.replace(record, jit=False)
 
 
 def _sample_with(value: Any) -> Any:
