@@ -30,6 +30,8 @@ HERMITIAN = ("eigh", "minimax")
 _MOST_STEPS = 60
 # Triangular equations are split down to this order, where LAPACK's loops are as fast as products.
 _BLOCK = 64
+# LAPACK's eigenvalues are right to a modest multiple of eps ||A||, for small orders too.
+_FEW = 16
 
 
 class Options(NamedTuple):
@@ -189,7 +191,7 @@ def _by_eigenvectors(near: Equation) -> Solved:
     # eigenvalues that cancel leave their own errors, others are right to a few roundings
     noise = near.eps * xp.where(
         (w < 0)[:, :, None] != (u < 0)[:, None, :],
-        xp.full_like(total, float(max(q.shape[-2:]))), xp.ones_like(total),
+        xp.full_like(total, float(max(*q.shape[-2:], _FEW))), xp.ones_like(total),
     )  # fmt: skip
     lost = ~(xp.abs(total) > noise * top[:, None, None])
     factor = xp.astype(1 / xp.where(lost, xp.ones_like(total), total), q.dtype)
@@ -298,7 +300,7 @@ def _by_schur(near: Equation) -> Solved:
         u = w.conj() if near.b is None else _eigenvalues(s)
         top = np.abs(w).max() + np.abs(u).max()
         opposite = (w.real < 0)[:, None] != (u.real < 0)
-        noise = np.where(opposite, max(len(w), len(u)), 1) * near.eps * top
+        noise = np.where(opposite, max(len(w), len(u), _FEW), 1) * near.eps * top
         lost = bool((np.abs(w[:, None] + u) <= noise).any())
         for j in members:
             f = left.conj().T @ near.q[j] @ right
