@@ -46,16 +46,27 @@ def rng():
     return np.random.default_rng(20260101)
 
 
+def _require_gpu():
+    cupy = pytest.importorskip("cupy")
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        pytest.skip(f"no CUDA device: {error}")
+    if not count:
+        pytest.skip("no CUDA device")
+    return cupy
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu"):
+        _require_gpu()
+
+
 @contextlib.contextmanager
 def _gpu():
     import emulated
 
-    cupy = pytest.importorskip("cupy")
-    try:
-        cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        pytest.skip(f"no CUDA device: {error}")
-    yield emulated.Gpu(cupy)
+    yield emulated.Gpu(_require_gpu())
 
 
 @pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
