@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from linalgk import _xp
 from linalgk.errors import DeviceError
 
@@ -28,6 +30,13 @@ def _on_device(x: Any) -> Iterator[None]:
 
 
 def contiguous(x: Any) -> Any:
+    """As kernels read it: in C order, on the host and on a device."""
+    if isinstance(x, np.ndarray):
+        return np.ascontiguousarray(x)
+    return in_c_order(x) if _xp.is_cuda(x) else x
+
+
+def in_c_order(x: Any) -> Any:
     """A device's array in C order."""
     return x if x.flags.c_contiguous else x.copy(order="C")
 

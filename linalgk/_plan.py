@@ -243,7 +243,7 @@ def foreach(
     failure: MemberError | None = None
     where: list[tuple[int, ...]] = []
     for members in groups.values():
-        xp = _xp.batch_namespace(arrays[members[0]])
+        xp = _xp.namespace(arrays[members[0]])
         try:
             found = func(xp.stack([arrays[k] for k in members]), *args, **options)
         except MemberError as error:

@@ -121,11 +121,6 @@ def namespace(x: Any) -> Any:
     return _compat("array_api_compat").array_namespace(x)
 
 
-def batch_namespace(x: Any) -> Any:
-    """The namespace that stacks arrays of this kind as they are, PyTorch's own included."""
-    return np if isinstance(x, np.ndarray) else _compat("array_api_compat").array_namespace(x)
-
-
 def same_family(**arrays: Any) -> None:
     """Raise unless all named arrays have one namespace and one device."""
     seen = {}
@@ -168,12 +163,6 @@ def overlap(x: Any, y: Any) -> bool:
     if type(x) is type(y) and type(x).__module__.startswith("cupy"):
         return bool(sys.modules["cupy"].shares_memory(x, y))
     return isinstance(x, np.ndarray) and np.shares_memory(x, y)
-
-
-def is_lazy(x: Any) -> bool:
-    """Whether values are unknown, under a transformation of JAX."""
-    jax = sys.modules.get("jax")
-    return jax is not None and isinstance(x, jax.core.Tracer)
 
 
 def to_numpy(x: Any) -> Any:

@@ -148,7 +148,7 @@ def device(**options):
             patch.setitem(_xp._FACES, kind, _xp.Face("cupy", _xp._same, _xp._same))
             patch.setattr(_xp, "fetch", found.fetch)
             patch.setattr(_lag, "ahead", found.ahead)
-            patch.setattr(_lag, "contiguous", layer.contiguous)
+            patch.setattr(_lag, "in_c_order", layer.contiguous)
             patch.setattr(kind, "__bool__", counted)
             yield found
     finally:

@@ -215,7 +215,7 @@ def limits(like: Any) -> Limits:
 
 
 @functools.cache
-def _constant(device: int, key: int, keep: Any) -> Any:
+def _constant(device: int, keep: Any) -> Any:
     with backend().on(device):
         return backend().array(keep.value, None)
 
@@ -235,7 +235,7 @@ class _Kept:
 
 def constant(host: Any, like: Any) -> Any:
     """A NumPy table on the device of an array, copied there once; it must not change."""
-    return _constant(backend().device_of(like), id(host), _Kept(host))
+    return _constant(backend().device_of(like), _Kept(host))
 
 
 def launch(

@@ -61,7 +61,7 @@ def _apply(
     if work_dtype != dtype:
         flat = xp.astype(flat, _xp.dtype_of(xp, work_dtype))
     flat = _damped(flat, damp, batch)
-    flat = contiguous(flat)
+    flat = _lag.contiguous(flat)
     found: Any = None
     if face.family == "cupy" and math.prod(flat.shape):
         found = _device.compute(flat, call, policy)
@@ -89,13 +89,6 @@ def _apply(
     if settled:
         return (result, info) if return_info else result
     return finish(name, function, flat, found, result, info, batch, check, policy)
-
-
-def contiguous(flat: Any) -> Any:
-    """Kernels read members in C order."""
-    if isinstance(flat, np.ndarray):
-        return np.ascontiguousarray(flat)
-    return _lag.contiguous(flat) if _xp.is_cuda(flat) else flat
 
 
 POLICIES = get_args(OnFail)
@@ -225,7 +218,7 @@ def explain(
     _validate.on_fail(options.get("on_fail"))
     flat = xp.reshape(x, (math.prod(batch), n, n))
     flat = xp.astype(flat, _xp.dtype_of(xp, dtype))
-    flat = contiguous(flat)
+    flat = _lag.contiguous(flat)
     hermitian, diagonal, note = True, False, ""
     if call.assume_a == "gen":
         hermitian = False

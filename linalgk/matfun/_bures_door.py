@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linalgk import _validate, _xp
+from linalgk._lag import contiguous
 from linalgk._results import Info
 from linalgk.errors import (
     AsymmetricError,
@@ -20,7 +21,6 @@ from linalgk.errors import (
     SingularMatrixError,
 )
 from linalgk.matfun import _traced
-from linalgk.matfun._apply import contiguous
 from linalgk.matfun._spectral import (
     ASYMMETRIC,
     INDEFINITE,

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linalgk import _config, _xp
+from linalgk._lag import contiguous
 from linalgk.matfun import _ops
-from linalgk.matfun._apply import contiguous
 from linalgk.matfun._bures_door import (
     Fault,
     flattened,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from linalgk import _xp
+from linalgk import _lag, _xp
 from linalgk.matfun import _general, _ops, _static
 from linalgk.matfun._paths import MINIMAX_LIMIT, asymmetry, steps_table
 from linalgk.matfun._spectral import OK, Call, Scalar
@@ -218,9 +218,12 @@ class DevicePlan:
         self.status: Any = None
 
     def run(self, arrays: tuple[Any, ...], out: Any) -> Any:
-        (a,) = arrays
+        with _lag.scope(arrays[0]):
+            return self._run(arrays[0], out)
+
+    def _run(self, a: Any, out: Any) -> Any:
         xp = _xp.namespace(a)
-        flat = xp.reshape(a, (-1, *a.shape[-2:]))
+        flat = _lag.contiguous(xp.reshape(a, (-1, *a.shape[-2:])))
         flat = _static.damped(flat, self._damp) if np.any(self._damp) else flat
         found = compute(flat, self._call, self._policy)
         if found is None:

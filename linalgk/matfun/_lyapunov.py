@@ -8,9 +8,9 @@ import numpy as np
 
 from linalgk import _config, _lag, _validate, _xp, errors
 from linalgk._dispatch import Explanation
+from linalgk._lag import contiguous
 from linalgk._results import Info
 from linalgk.matfun import _ops, _traced
-from linalgk.matfun._apply import contiguous
 from linalgk.matfun._spectral import (
     ASYMMETRIC,
     INDEFINITE,

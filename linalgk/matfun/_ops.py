@@ -30,6 +30,16 @@ def eye_like(a: Any) -> Any:
     return xp.eye(a.shape[-1], dtype=a.dtype, device=device)
 
 
+def norms(x: Any) -> Any:
+    """Frobenius norm of each member."""
+    xp = _xp.namespace(x)
+    size = xp.abs(x)
+    # relative to the largest entry, whose square may leave the range of the dtype
+    top = xp.max(size, axis=(-2, -1))
+    top = xp.where(top == 0, xp.ones_like(top), top)
+    return xp.sqrt(xp.sum((size / top[:, None, None]) ** 2, axis=(-2, -1))) * top
+
+
 def hermitian_scan(a: Any, threads: int = 1) -> tuple[Any, Any, Any]:
     """Largest entry, largest ``|a_ij - conj(a_ji)|`` and largest off-diagonal entry of each member.
 

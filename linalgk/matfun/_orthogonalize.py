@@ -10,7 +10,7 @@ from linalgk import _config, _lag, _validate, _xp
 from linalgk._dispatch import Explanation
 from linalgk._results import Info
 from linalgk.errors import ConvergenceWarning, NonFiniteError
-from linalgk.matfun import _coefficients, _ops
+from linalgk.matfun import _coefficients, _ops, _traced
 from linalgk.matfun._minimax import schedule
 from linalgk.matfun._spectral import SERIAL
 from linalgk.typing import ArrayT, OnFail, OrthogonalizeCoeffs, OrthogonalizeMethod
@@ -145,6 +145,10 @@ def _orthogonalize(
     on_fail: Any, out: Any, return_info: bool,
 ) -> Any:  # fmt: skip
     original = _xp.as_array("g", g)
+    traced = False
+    if _family(original) == "jax":
+        _traced.prepare()
+        traced = _traced.is_traced(original)
     x, leave = _entered(original)
     xp, dtype = _xp.namespace(x), _xp.dtype_name(x)
     if x.ndim < 2:
@@ -178,9 +182,15 @@ def _orthogonalize(
     else:
         result = leave(result)
     answer = result if info is None else (result, info)
-    if policy != "nan" and check and not _xp.is_lazy(x):
+    if policy != "nan" and check and not traced:
         _report(good, batch, policy, answer)
     return answer
+
+
+def _family(x: Any) -> str:
+    face = _xp.face(x)
+    assert face is not None
+    return face.family
 
 
 def _entered(original: Any) -> tuple[Any, Any]:

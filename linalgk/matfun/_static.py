@@ -161,12 +161,6 @@ def info(
     residual, error = unknown, unknown
     r = function.power
 
-    def norm(y: Any) -> Any:
-        size = xp.abs(y)
-        top = xp.max(size, axis=(-2, -1))
-        top = xp.where(top > 0, top, xp.ones_like(top))
-        return top * xp.sqrt(xp.sum((size / top[:, None, None]) ** 2, axis=(-2, -1)))
-
     def power(y: Any, p: int) -> Any:
         product = y if p else _ops.eye_like(y)
         for _ in range(p - 1):
@@ -174,7 +168,7 @@ def info(
         return product
 
     if function.name == "sign":
-        residual = norm(x @ x - _ops.eye_like(x)) / n**0.5
+        residual = _ops.norms(x @ x - _ops.eye_like(x)) / n**0.5
     elif function.name == "power" and r.denominator <= 64:
         den, num = r.denominator, abs(r.numerator)
         if r < 0:
@@ -182,16 +176,18 @@ def info(
             half = den // 2
             product = power(a, num) @ power(x, den - half)
             product = power(x, half) @ product if half else product
-            defect = norm(product @ product - product if projected else product - _ops.eye_like(x))
+            defect = _ops.norms(
+                product @ product - product if projected else product - _ops.eye_like(x)
+            )
             residual, error = defect / n**0.5, defect / den
         else:
             wanted = power(a, num)
-            defect, size = norm(power(x, den) - wanted), norm(wanted)
+            defect, size = _ops.norms(power(x, den) - wanted), _ops.norms(wanted)
             residual = xp.where(size > 0, defect / size, defect)
             if lower is not None:
                 # see _report._defects
                 low = xp.astype(lower, defect.dtype) ** (float(r) * (den - 1))
-                first, own = defect / (den * low), norm(x)
+                first, own = defect / (den * low), _ops.norms(x)
                 second = (n ** ((den - 1) / 2) * defect) ** (1 / den)
                 least = xp.where(first < second, first, second) if num == 1 else first
                 error = xp.where(own > 0, least / own, xp.zeros_like(own))

@@ -121,16 +121,16 @@ def compute(equation: Equation, options: Options) -> Solved:
         finite = xp.isfinite(largest)
         exponent, shift = _exponents(top, whole), _exponents(largest, finite)
         scaled = [
-            _ops.scaled(_where(whole, x, _ops.eye_like(x)), -exponent) for x in equation.pairs
+            _ops.scaled(_ops._where(whole, x, _ops.eye_like(x)), -exponent) for x in equation.pairs
         ]
         near = equation._replace(
             a=scaled[0], b=scaled[1] if len(scaled) > 1 else None,
-            q=_ops.scaled(_where(finite, q, xp.zeros_like(q)), -shift),
+            q=_ops.scaled(_ops._where(finite, q, xp.zeros_like(q)), -shift),
         )  # fmt: skip
         found = _routed(near, symmetric, whole, options)
         x = found.x
         if defect is not None:
-            x = _where(defect == 0, 0.5 * (x + _ops.adjoint(x)), x)
+            x = _ops._where(defect == 0, 0.5 * (x + _ops.adjoint(x)), x)
         size = scale = norm = xp.full_like(largest, float("nan"))
         status = found.status
         iterative = "sign" in found.method or "minimax" in found.method
@@ -213,7 +213,7 @@ def _by_sign(near: Equation) -> Solved:
     xp, (m, n) = _xp.namespace(near.q), near.q.shape[-2:]
     near = _turned(near)
     pairs, c, eps = near.pairs, near.q, near.eps
-    first = _norm(near.a)
+    first = _ops.norms(near.a)
     far = xp.full_like(first, float("inf"))
     distance, going, steps = far, far == far, _fresh(first)
     finished = _lag.Lag(c)
@@ -227,15 +227,15 @@ def _by_sign(near: Equation) -> Solved:
         new = [0.5 * (factor * x + f[0] / factor) for x, f in zip(pairs, found, strict=True)]
         right = _ops.adjoint(found[0][0]) if near.b is None else found[1][0]
         image = _times(_times(found[0][0], c, near.threads), right, near.threads)
-        gaps = [_norm(x - _ops.eye_like(x)) for x in new]
-        change = sum(_norm(x - y) for x, y in zip(new, pairs, strict=True))
+        gaps = [_ops.norms(x - _ops.eye_like(x)) for x in new]
+        change = sum(_ops.norms(x - y) for x, y in zip(new, pairs, strict=True))
         taken = going & xp.isfinite(change)
         # members that are done stay as they are, whatever batch they travel in
-        c = _where(taken, 0.5 * (factor * c + image / factor), c)
-        pairs = [_where(taken, x, y) for x, y in zip(new, pairs, strict=True)]
+        c = _ops._where(taken, 0.5 * (factor * c + image / factor), c)
+        pairs = [_ops._where(taken, x, y) for x, y in zip(new, pairs, strict=True)]
         steps = steps + xp.astype(taken, steps.dtype)
         # quadratic convergence: a step from here is the last; another sign stands still
-        still = change <= 10 * max(m, n) * eps * sum(_norm(x) for x in new)
+        still = change <= 10 * max(m, n) * eps * sum(_ops.norms(x) for x in new)
         going = taken & ~(distance <= eps**0.5) & ~still
         distance = xp.where(taken, sum(gaps), distance)
         if finished(~xp.any(going)):
@@ -256,7 +256,7 @@ def _by_products(near: Equation) -> Solved:
     bound: Any = None
     for x in near.pairs:
         rows = xp.max(xp.sum(xp.abs(x), axis=-1), axis=-1)
-        frobenius = _norm(x)
+        frobenius = _ops.norms(x)
         own = xp.where(rows < frobenius, rows, frobenius)
         bound = own if bound is None else xp.where(own > bound, own, bound)
     # a little more, because it is rounded
@@ -277,7 +277,7 @@ def _by_products(near: Equation) -> Solved:
         c = _times(a, beta * e + gamma * f, threads) + _times(c, terms[-1], threads)
         pairs = [_times(x, t, threads) for x, t in zip(pairs, terms, strict=True)]
         pairs = [0.5 * (x + _ops.adjoint(x)) for x in pairs]
-    distance = sum(_norm(x - _ops.eye_like(x)) for x in pairs)
+    distance = sum(_ops.norms(x - _ops.eye_like(x)) for x in pairs)
     status = _marked(_fresh(bound), ~(distance <= 10 * max(shape) * eps), FAILED)
     steps = _fresh(bound) + len(coeffs)
     found = Solved(0.5 * c, status, steps, bound * float("nan"), "minimax")
@@ -382,19 +382,6 @@ def _times(x: Any, y: Any, threads: int) -> Any:
     return x @ y
 
 
-def _norm(x: Any) -> Any:
-    """Frobenius norms, relative to the largest entry, whose square may leave the range."""
-    xp = _xp.namespace(x)
-    size = xp.abs(x)
-    top = xp.max(size, axis=(-2, -1))
-    safe = xp.where(top > 0, top, xp.ones_like(top))
-    return top * xp.sqrt(xp.sum((size / safe[:, None, None]) ** 2, axis=(-2, -1)))
-
-
-def _where(members: Any, x: Any, y: Any) -> Any:
-    return _xp.namespace(x).where(members[:, None, None], x, y)
-
-
 def _fresh(like: Any) -> Any:
     xp = _xp.namespace(like)
     return xp.zeros_like(like, dtype=_xp.dtype_of(xp, "int64")) + OK
@@ -432,5 +419,9 @@ def _spread(found: Solved, count: int) -> Solved:
 def _residual(near: Equation, x: Any) -> tuple[Any, Any, Any]:
     """Norm of the residual, what it is relative to, and the norm of X."""
     left, right = _times(near.a, x, near.threads), _times(x, near.right, near.threads)
-    norm, sizes = _norm(x), [_norm(y) for y in near.pairs]
-    return _norm(left + right - near.q), (sizes[0] + sizes[-1]) * norm + _norm(near.q), norm
+    norm, sizes = _ops.norms(x), [_ops.norms(y) for y in near.pairs]
+    return (
+        _ops.norms(left + right - near.q),
+        (sizes[0] + sizes[-1]) * norm + _ops.norms(near.q),
+        norm,
+    )

@@ -57,7 +57,7 @@ def oracle(a, b, dps=50):
 @pytest.mark.parametrize("kappa", [1e1, 1e4, 1e12])
 def test_distances_to_fifty_digits(n, kappa, dtype):
     if kappa * EPS[dtype] > 1:
-        pytest.skip("not definite any more")
+        pytest.skip("condition beyond 1/eps: rounding alone makes such a matrix indefinite")
     a = spd_matrix(n, kappa, dtype=dtype, rng=1)
     b = spd_matrix(n, kappa, dtype=dtype, rng=2) * np.asarray(1.5, a.real.dtype)
     d, info = bures_distance(a, b, return_info=True)
@@ -75,7 +75,7 @@ def test_distances_to_fifty_digits(n, kappa, dtype):
 def test_tiny_distances_keep_their_digits(gap, n, dtype):
     """The sum of traces would be all rounding from ``gap = eps^(1/2)`` on."""
     if gap < 4 * EPS[dtype]:
-        pytest.skip("the difference would not be seen")
+        pytest.skip("a gap below eps of this dtype: A + E rounds back to A")
     kappa = 10.0
     a = spd_matrix(n, kappa, dtype=dtype, rng=1)
     e = spd_matrix(n, 3.0, dtype=dtype, rng=2) * np.asarray(gap / kappa, a.real.dtype)

@@ -553,7 +553,7 @@ def test_devices(cuda, rng, n, dtype):
 
 def test_a_device_is_waited_for_once_or_never(cuda, rng):
     if cuda.looks is None:
-        pytest.skip("counted in the emulation")
+        pytest.skip("a real device does not count looks; the emulation does")
     a = cuda.array(spd_matrix(20, 10.0, batch=(2,), rng=0))
     q = cuda.array(gaussian(rng, "float64", 2, 20, 20))
     for method in ("auto", "eigh", "minimax", "sign"):

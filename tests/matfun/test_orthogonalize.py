@@ -6,7 +6,7 @@ import pytest
 
 import linalgk as lk
 from linalgk.matfun import _coefficients, _ops
-from linalgk.matfun._orthogonalize import COEFFS, LOWER, MOST_GRAM, choose_method
+from linalgk.matfun._orthogonalize import COEFFS, MOST_GRAM, choose_method
 
 ODD = ["muon", "you", "polar_express", "cans", "prism"]
 
@@ -96,8 +96,8 @@ def test_eight_decades_of_singular_values(name):
 def test_minimax_converges_to_the_polar_factor(tol, m, n):
     x = matrix(m, n, np.geomspace(1e-4, 1, min(m, n)))
     u, info = lk.orthogonalize(x, coeffs="minimax", tol=tol, return_info=True)
-    # the small values' vectors are known to eps over the value
-    assert np.abs(u - polar_factor(x)).max() <= (tol or 0) + 1e-11 / 1e-4 * 1e-1
+    # eps over the square of the smallest value is 2e-8: what a Gram matrix knows of its vectors
+    assert np.abs(u - polar_factor(x)).max() <= (tol or 0) + 1e-8
     assert float(info.residual) <= 2.5 * (tol or 0) + 1e-9
     assert info.method == "minimax"
 
@@ -230,6 +230,16 @@ def test_jax_under_jit_and_vmap():
     np.testing.assert_allclose(got, lk.orthogonalize(x, coeffs="muon"), atol=1e-12)
 
 
+def test_jax_hands_info_through_jit_and_refuses_derivatives():
+    jax = pytest.importorskip("jax")
+    x = jax.numpy.asarray(matrix(5, 9, np.linspace(0.2, 1, 5)))
+    u, info = jax.jit(lambda a: lk.orthogonalize(a, return_info=True))(x)
+    assert u.shape == (5, 9)
+    assert bool(info.converged)
+    with pytest.raises(TypeError, match="derivatives"):
+        jax.grad(lambda a: lk.orthogonalize(a).sum())(x)
+
+
 @pytest.mark.parametrize("name", ["polar_express", "prism", "auon", "aol"])
 def test_on_a_device(cuda, name):
     x = matrix(6, 40, np.linspace(0.2, 1, 6), "float64", (3,))
@@ -344,7 +354,3 @@ def test_the_kernel_is_the_reference():
         got = _ops.ODD_ITERATION(x, table, True, gram, 2)
         want = _ops.odd_iteration(x, table, True, gram)
         assert np.linalg.norm(got - want) <= 1e-10 * np.linalg.norm(want)
-
-
-def test_lower_bounds_are_below_the_families():
-    assert LOWER["float32"] <= 1e-3
