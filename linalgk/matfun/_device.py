@@ -15,6 +15,7 @@ import numpy as np
 
 from linalgk import _lag, _xp
 from linalgk.matfun import _general, _ops, _static
+from linalgk.matfun._minimax import schedule
 from linalgk.matfun._paths import MINIMAX_LIMIT, asymmetry, steps_table
 from linalgk.matfun._spectral import OK, Call, Scalar
 
@@ -48,7 +49,8 @@ def choose_method(
     """Method for Hermitian matrices on a device, and why; ``looks``: whether the host may look.
 
     Cost model: a fused launch reads and writes each matrix once; products run at the device's
-    peak, so that 30 to 40 of them cost less than an eigendecomposition, which does not.
+    peak, so that 22 to 40 of them, by condition (see `schedules`), cost less than an
+    eigendecomposition, which does not.
     """
     if spectrum:
         return "eigh", "rel_damp and rcond need the spectrum"
@@ -103,7 +105,7 @@ def _ways(flat: Any, call: Call, blind: bool) -> Iterator[Callable[[], tuple[Fou
         if fits:
             yield functools.partial(_fused, flat, call, method)
             return
-        yield functools.partial(_by_products, flat, call, method, structure)
+        yield functools.partial(_by_products, flat, call, method, structure, blind)
     if asked in ("auto", "eigh"):
         yield functools.partial(_by_eigenvectors, call, structure)
 
@@ -166,14 +168,87 @@ def _by_eigenvectors(call: Call, structure: Structure) -> tuple[Found, Any]:
     return _done(Found(a, x, good, 0, "eigh"), good & hermitian)
 
 
-def hardest(table: Any, whole: int, eps: float) -> Any:
-    """The row of the largest condition that rounding leaves to an iteration."""
+# Steps that every member takes before it is known which ones it needs.
+GROWTH = 2
+
+
+class Schedule(NamedTuple):
+    """Steps that every member takes, a look at what M became, and the rest by what was seen."""
+
+    growth: Any  # (g, 3)
+    centre: float  # of the eigenvalues of M then, if a member is easy
+    steps: Any  # (rows,) of the rest
+    rest: Any  # (rows, steps, 3): row r for eigenvalues in [2^-r, 1], the last for all
+
+
+@functools.lru_cache(maxsize=64)
+def schedules(real: str, function: Scalar, method: str, tol: Any, steps: Any, n: int) -> Schedule:
+    """The steps of members of order n, as far as they are known before M is.
+
+    Cost model, in products of order n (a step has ``2 + num + log2 den``, 4 for square roots): the
+    schedule of the largest condition served has 6 to 9 steps, that of a condition of 2^8 has 4 or
+    5. An inverse or a Cholesky factor would tell the condition, but is a chain of n dependent steps
+    that leaves a device idle: at these orders, in a batch or one by one, it is expected to cost
+    more than the 4 to 16 products that it saves.
+
+    What M becomes tells it for two products, if the first steps let it. Those of the hardest
+    schedule do not: they spread the eigenvalues of an easy member all over (0, 1], which also costs
+    it digits. The best step for [2^-r, 1] with r about 4 keeps those together, and lifts small ones
+    by 2^3.5 (square roots) where the hardest schedule lifts them by 2^4.2: after two, the hardest
+    members need at most one step more. Then ``G = centre I - M`` has ``||G^4||_F^(1/4)`` between
+    ``||G||`` and ``n^(1/8) ||G||``, and ``centre`` less that is a lower bound of the eigenvalues.
+    """
+    assert function.factors is not None
+    whole, _, den = function.factors
+    table = steps_table(real, function, method, tol, steps)
+    rows = [row[3 : 3 + 3 * int(row[0])].reshape(-1, 3) for row in table]
     limit = MINIMAX_LIMIT["sqrt" if whole else "inverse"]
-    return table[min(len(table) - 1, limit, int(-math.log2(10 * eps)))]
+    # the largest condition that rounding leaves to an iteration
+    hardest = min(len(rows) - 1, limit, int(-math.log2(10 * float(np.finfo(real).eps))))
+    if steps is not None or GROWTH + len(rows[3]) >= len(rows[hardest]):
+        return Schedule(rows[0][:0], 1.0, np.array([len(rows[hardest])]), rows[hardest][None])
+    # an easy member's ||G|| n^(1/8) / centre, so that its bound is not below centre / 4
+    spread = 0.75 / n**0.125
+    edge = ((1 - spread) / (1 + spread)) ** (1 / den)
+    step = _growth(edge, den) if method == "minimax" else rows[0][:1]
+    lower = 2.0 ** (-hardest / den)
+    for _ in range(GROWTH):
+        lower = min(_image(step, lower, den), edge)
+    reach = math.ceil(-den * math.log2(lower))
+    last = rows[reach]
+    if method == "minimax":
+        last = schedule(lower, max(float(table[0, 1]) / 2, tol or 0.0), root=den)
+    served = [*rows[:reach], last]
+    lengths = np.array([len(row) for row in served])
+    rest = np.tile([1.0, 0.0, 0.0], (len(served), max(lengths), 1))
+    for row, some in zip(rest, served, strict=True):
+        row[: len(some)] = some
+    return Schedule(np.tile(step, (GROWTH, 1)), 1 / (1 + spread), lengths, rest)
 
 
-def _by_products(flat: Any, call: Call, method: str, structure: Structure) -> tuple[Found, Any]:
-    """The iteration with the schedule of the hardest members it serves, and what M came to."""
+def _image(step: Any, x: float, root: int) -> float:
+    a, b, c = step[0].tolist()
+    return float(x * (a + x**root * (b + x**root * c)))
+
+
+def _growth(edge: float, root: int) -> Any:
+    """The step that maps the widest interval [2^(-r/root), 1] into [edge, 1]."""
+    found = None
+    for eighths in range(1, 64):
+        lower = 2.0 ** (-eighths / 8 / root)
+        step = schedule(lower, steps=1, root=root)
+        # the images lie as far below 1 as above
+        least = _image(step, lower, root)
+        if found is not None and least < edge * (2 - least):
+            break
+        found = step / (2 - least)
+    return found
+
+
+def _by_products(
+    flat: Any, call: Call, method: str, structure: Structure, blind: bool
+) -> tuple[Found, Any]:
+    """The iteration with as many steps as each member needs, and what M came to."""
     assert call.function.factors is not None
     whole, num, den = call.function.factors
     xp, n = _xp.namespace(flat), flat.shape[-1]
@@ -189,15 +264,12 @@ def _by_products(flat: Any, call: Call, method: str, structure: Structure) -> tu
     bound = xp.minimum(rows, xp.sqrt(xp.sum(size**2, axis=(-2, -1))))
     bound = xp.where(good, bound * (1 + 2.0**-9), bound * 0 + 1)
     m = h / xp.astype(bound, h.dtype)[:, None, None]
-    row = hardest(steps_table(real, call.function, method, call.tol, call.steps), whole, eps)
-    steps = int(row[0])
-    coeffs = np.tile(row[3 : 3 + 3 * steps].reshape(1, steps, 3), (flat.shape[0], 1, 1))
-    coeffs = _xp.from_numpy(coeffs, xp, like=flat, dtype=real)
-    start = m if whole else _ops.eye_like(m) + xp.zeros_like(m)
-    x, last = _ops.iterate(m, start, coeffs, num, den, call.threads, last=True)
+    plan = schedules(real, call.function, method, call.tol, call.steps, n)
+    x = m if whole else _ops.eye_like(m) + xp.zeros_like(m)
+    x, m, steps = _iterated(m, x, plan, num, den, call.threads, blind)
     if call.steps is None:
         # an eigenvalue below the schedule's leaves M away from I; rounding alone does not
-        gap = xp.abs(last - _ops.eye_like(last))
+        gap = xp.abs(m - _ops.eye_like(m))
         defect = xp.sqrt(xp.sum(gap**2, axis=(-2, -1)))
         good = good & (defect <= 10 * (n * eps + den * n**0.5 * (call.tol or 0.0)))
     factor = xp.sqrt(bound) if den == 2 * num else bound ** (num / den)
@@ -205,6 +277,43 @@ def _by_products(flat: Any, call: Call, method: str, structure: Structure) -> tu
     x = x * xp.astype(factor, x.dtype)[:, None, None]
     x = _ops.scaled(x, (den * whole - num) * exponent)
     return _done(Found(a, x, good, steps, method), good)
+
+
+def _iterated(
+    m: Any, x: Any, plan: Schedule, num: int, den: int, threads: int, blind: bool
+) -> tuple[Any, Any, Any]:
+    """X, M and the number of steps of each member, whatever batch it travels in."""
+    xp, hardest = _xp.namespace(m), len(plan.steps) - 1
+
+    def constant(values: Any, dtype: str) -> Any:
+        return _xp.from_numpy(np.ascontiguousarray(values), xp, like=m, dtype=dtype)
+
+    def queued(m: Any, x: Any, coeffs: Any, rows: Any) -> tuple[Any, Any]:
+        own = xp.take(constant(coeffs, _xp.REAL[_xp.dtype_name(m)]), rows, axis=0)
+        return _ops.iterate(m, x, own, num, den, threads, last=True)
+
+    zero = xp.zeros_like(xp.real(m[:, 0, 0]))
+    first = xp.astype(zero, _xp.dtype_of(xp, "int64"))
+    if not hardest:
+        x, m = queued(m, x, plan.rest, first)
+        return x, m, first + int(plan.steps[0])
+    x, m = queued(m, x, plan.growth[None], first)
+    gap = plan.centre * _ops.eye_like(m) - m
+    square = gap @ gap
+    # the margin is more than rounding; what is not known, or not finite, takes the last row
+    low = plan.centre - (1 + 2.0**-9) * _ops.norms(square @ square) ** 0.25
+    low = xp.where(low > 2.0**-hardest, low, zero + 2.0**-hardest)
+    rows = xp.astype(xp.ceil(-xp.log2(low)), first.dtype)
+    steps = xp.take(constant(plan.steps, "int64"), rows, axis=0)
+    # a member that is done is multiplied by I, which changes no bit, until the slowest is done; how
+    # far that is, the host learns when the steps that all of them need are queued
+    fewest, most = int(plan.steps.min()), int(plan.steps.max())
+    slowest = None if blind else _lag.ahead(xp.max(steps))
+    x, m = queued(m, x, plan.rest[:, :fewest], rows)
+    most = most if slowest is None else int(slowest().item())
+    if most > fewest:
+        x, m = queued(m, x, plan.rest[:, fewest:most], rows)
+    return x, m, steps + len(plan.growth)
 
 
 class DevicePlan:

@@ -4,9 +4,11 @@ Without ``-m gpu`` the device is the emulation, whose arrays come to the host on
 that count; its kernels are the CUDA sources.
 """
 
+import math
 import re
 import sys
 import textwrap
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +17,8 @@ import pytest
 
 import linalgk as lk
 from linalgk import testing
-from linalgk.matfun import _ops
+from linalgk.matfun import _device, _ops
+from linalgk.matfun._spectral import Scalar
 
 EPS = np.finfo(float).eps
 FUNCTIONS = {
@@ -75,9 +78,11 @@ def test_the_host_waits_once_or_never(cuda, name, n):
     a = cuda.array(hermitian(n, np.geomspace(0.01, 1, n), "float64", (2,)))
     cuda.looks = cuda.glances = 0
     function(a, assume_a="pos")
-    assert (cuda.looks, cuda.glances) == (1, 0)
+    # products ask once, without waiting, how many steps the slowest member takes, where it differs
+    glances = int(n == 90 and name in ("sqrtm", "invsqrtm", "inv_root 3", "inv_root 4"))
+    assert (cuda.looks, cuda.glances) == (1, glances)
     function(a, assume_a="pos", on_fail="nan", return_info=True)
-    assert (cuda.looks, cuda.glances) == (1, 0)
+    assert (cuda.looks, cuda.glances) == (1, glances)
     cuda.looks = 0
     function(a)
     # to find out that it is Hermitian may take one look of its own
@@ -426,6 +431,106 @@ def test_a_few_steps_are_what_was_asked_for(cuda, function):
     x, info = function(cuda.array(a), assume_a="pos", steps=3, return_info=True)
     assert int(cuda.host(info.iterations)) == 3
     assert np.isfinite(cuda.host(x)).all()
+
+
+def plan_of(power, dtype, n):
+    real = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
+    return _device.schedules(real, Scalar("power", Fraction(power)), "minimax", None, None, n)
+
+
+def after(steps, w, p):
+    """Eigenvalues of M after some steps of the coupled iteration for p-th roots."""
+    for a, b, c in steps:
+        w = w * (a + b * w + c * w**2) ** p
+    return w
+
+
+@pytest.mark.parametrize("n", [24, 4096])
+@pytest.mark.parametrize("power", ["1/2", "-1/2", "-1/3", "-1/4", "-1", "-3/4"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_schedules_serve_what_they_say(power, dtype, n):
+    """Every row brings its interval to 1, from wherever the first steps left it."""
+    plan, p = plan_of(power, dtype, n), Fraction(power).denominator
+    unit = np.finfo(dtype).eps / 2
+    served = 17 if power[0] != "-" else 19 if dtype == "float32" else 23
+    w = after(plan.growth, np.geomspace(2.0**-served, 1, 20001), p)
+    assert 0 < w.min() < w.max() <= 1 + 1e-12
+    for row, steps in enumerate(plan.steps):
+        low = w.min() if row == len(plan.steps) - 1 else 2.0**-row
+        x = after(plan.rest[row], np.geomspace(low, 1, 2001), p) ** (1 / p)
+        assert abs(x - 1).max() <= 1.1 * unit + 1e-15
+        count = len(lk.minimax_schedule(min(low ** (1 / p), 0.999), tol=unit, root=p))
+        assert count <= steps <= count + 1
+        # those after its last are exact no-ops
+        assert (plan.rest[row, steps:] == [1, 0, 0]).all()
+    # the bound of a member whose eigenvalues all lie within 1 - centre of it, however large
+    least = plan.centre - n**0.125 * (1 - plan.centre)
+    assert least >= plan.centre / 4 - 1e-12
+    assert plan.steps[math.ceil(-math.log2(least))] < plan.steps[-1]
+
+
+@pytest.mark.parametrize("function", [lk.sqrtm, lk.invsqrtm])
+@pytest.mark.parametrize("n", [24, 130])
+def test_each_member_takes_its_own_steps(cuda, function, n, dtype):
+    whole, eps = function is lk.sqrtm, np.finfo(dtype).eps
+    if n == 24:
+        if cuda.layer is None:
+            pytest.skip("a real device's blocks hold members of this order")
+        cuda.layer.shared_memory = 8 * 1024
+    kappas = [2.0, 1e2, 1e4] if whole or eps > 1e-10 else [1e1, 1e2, 1e3, 1e4, 1e5, 1e6]
+    a = np.concatenate(
+        [hermitian(n, np.geomspace(1 / k, 1, n), dtype, (1,), int(k)) for k in kappas]
+    )
+    x, info = function(cuda.array(a), assume_a="pos", return_info=True)
+    assert info.method == "minimax"
+    steps, host = cuda.host(info.iterations), cuda.host(x)
+    want = expected(a, np.sqrt if whole else lambda w: w**-0.5)
+    # the same in eigenvalues: bound the norm, take the first steps, bound the smallest, look it up
+    plan = plan_of("1/2" if whole else "-1/2", dtype, n)
+    for k, kappa in enumerate(kappas):
+        top = min(np.linalg.norm(a[k], np.inf), np.linalg.norm(a[k])) * (1 + 2.0**-9)
+        w = np.linalg.eigvalsh(a[k].astype(np.result_type(a, np.float64))) / top
+        w = after(plan.growth, w, 2)
+        low = plan.centre - (1 + 2.0**-9) * ((plan.centre - w) ** 8).sum() ** 0.125
+        assert low <= w.min()
+        row = len(plan.steps) - 1
+        row = min(row, int(np.ceil(-np.log2(low)))) if low > 0 else row
+        assert steps[k] == len(plan.growth) + plan.steps[row]
+        assert error(host[k], want[k]) <= 10 * eps * (kappa**0.5 if whole else kappa)
+        if n == 24:  # cuBLAS may take another kernel for another batch
+            alone = function(cuda.array(a[k]), assume_a="pos")
+            np.testing.assert_array_equal(cuda.host(alone), host[k])
+    assert steps[0] < steps[-1]
+
+
+def test_products_end_with_the_slowest_member(cuda):
+    if cuda.looks is None:
+        pytest.skip("launches are counted by the emulation")
+    n, launched = 100, cuda.layer.launched
+    easy = hermitian(n, np.geomspace(0.2, 1, n), "float64", (2,))
+    mixed = np.concatenate([easy, hermitian(n, np.geomspace(1e-5, 1, n), "float64", (1,))])
+    spoiled = mixed.copy()
+    spoiled[0, 3, 2] = np.nan
+    most, found = 2 + max(plan_of("-1/2", "float64", n).steps), {}
+    for name, a, options, queued in (
+        ("easy", easy, {}, 6),
+        ("mixed", mixed, {}, most),
+        # nobody may ask, and no member takes a step more for it
+        ("blind", easy, {"method": "minimax", "on_fail": "nan"}, most),
+        ("spoiled", spoiled, {"method": "minimax", "on_fail": "nan"}, most),
+    ):
+        launched.clear()
+        cuda.looks = cuda.glances = 0
+        x, info = lk.invsqrtm(cuda.array(a), assume_a="pos", return_info=True, **options)
+        assert launched.count("polynomial") == queued
+        assert (cuda.looks, cuda.glances) == ((0, 0) if options else (1, 1))
+        found[name] = cuda.host(x), cuda.host(info.iterations).tolist()
+    assert found["easy"][1] == found["blind"][1] == [6, 6]
+    assert found["mixed"][1] == [6, 6, most]
+    assert found["spoiled"][1] == [0, 6, most]
+    assert np.isnan(found["spoiled"][0][0]).all()
+    for name, of in (("blind", slice(0, 2)), ("mixed", slice(0, 2)), ("spoiled", slice(1, 2))):
+        np.testing.assert_array_equal(found[name][0][of], found["easy"][0][of])
 
 
 def test_the_example_of_the_docs_runs(cuda, monkeypatch):
