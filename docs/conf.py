@@ -1,5 +1,6 @@
 """Configuration of the documentation; nothing here needs the network."""
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -30,6 +31,8 @@ add_module_names = False
 autosummary_generate = True
 autosummary_ignore_module_all = False
 autodoc_typehints = "none"  # the docstrings say it with shapes
+# its classes are documented also where their base classes are not installed
+autodoc_mock_imports = [] if importlib.util.find_spec("torch") else ["torch"]
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from linalgk import errors, testing, typing
+    from linalgk import errors, grad, testing, typing
     from linalgk._config import config_context
     from linalgk._dispatch import explain, functions, ops
     from linalgk._plan import ArraySpec, foreach, plan
@@ -40,11 +40,14 @@ _HOME = {
     "explain": "linalgk._dispatch",
     "foreach": "linalgk._plan",
     "functions": "linalgk._dispatch",
+    "grad": None,
     "inv_root": "linalgk.matfun",
     "invsqrtm": "linalgk.matfun",
     "logm": "linalgk.matfun",
     "minimax_schedule": "linalgk.matfun",
     "ops": "linalgk._dispatch",
+    # not in __all__: it imports torch
+    "optim": None,
     "orthogonalize": "linalgk.matfun",
     "plan": "linalgk._plan",
     "powm": "linalgk.matfun",
@@ -68,6 +71,7 @@ __all__ = [
     "explain",
     "foreach",
     "functions",
+    "grad",
     "inv_root",
     "invsqrtm",
     "logm",

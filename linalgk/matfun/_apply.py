@@ -20,6 +20,9 @@ _HERMITIAN = ("eigh", "minimax", "newton_schulz", "pade", "taylor")
 
 def apply(name: str, function: Scalar, methods: tuple[str, ...], a: Any, **options: Any) -> Any:
     """Check at the door, compute on a flat batch, and hand back what came in."""
+    face = _traced.torch_face(a, options.get("damp"), options.get("rel_damp"))
+    if face is not None:
+        return face.matrix_function(name, function, methods, a, options)
     with _lag.scope(a):
         return _apply(name, function, methods, a, **options)
 

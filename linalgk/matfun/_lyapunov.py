@@ -300,6 +300,9 @@ def _equation(entered: dict[str, Any], batch: tuple[int, ...]) -> Equation:
 
 
 def _solve(name: str, a: Any, b: Any, q: Any, options: Options) -> Any:
+    traced = _traced.torch_face(a, b, q)
+    if traced is not None:
+        return traced.equation(name, a, b, q, options)
     given, face, entered = _entered(name, a, b, q)
     xp = _xp.namespace(entered["q"])
     batch = np.broadcast_shapes(*(tuple(x.shape[:-2]) for x in entered.values()))
@@ -308,10 +311,9 @@ def _solve(name: str, a: Any, b: Any, q: Any, options: Options) -> Any:
     blind = _xp.is_cuda(entered["q"]) and policy == "nan"
     if face.family == "jax":
         _traced.prepare()
-        # every argument is asked, because the question also refuses derivatives
-        if sum(_traced.is_traced(x) for x in entered.values()):
+        if any(_traced.is_traced(x) for x in entered.values()):
             _untraceable(name, options)
-            blind = True
+            return _solve_traced(entered, batch, options, face)
     # without a method and without a word about the structure somebody has to look at it
     blind = blind and (options.method != "auto" or options.assume_a is not None)
     equation = _equation(entered, batch)
@@ -325,6 +327,19 @@ def _solve(name: str, a: Any, b: Any, q: Any, options: Options) -> Any:
     if blind:
         return complete
     return _reported(name, equation, found, complete, batch, check, policy)
+
+
+def _solve_traced(
+    entered: dict[str, Any], batch: tuple[int, ...], options: Options, face: _xp.Face
+) -> Any:  # fmt: skip
+    """Without a look, with derivatives."""
+    xp = _xp.namespace(entered["q"])
+    whole = {w: xp.broadcast_to(x, (*batch, *x.shape[-2:])) for w, x in entered.items()}
+    x = _traced.jax_face().solve(whole["a"], whole.get("b"), whole["q"], options)
+    if not options.return_info:
+        return x
+    found = compute(_equation(_traced.fixed(entered), batch), options)
+    return x, _info(found, batch, face, x)
 
 
 def _untraceable(name: str, options: Options) -> None:

@@ -144,12 +144,17 @@ def _orthogonalize(
     g: Any, coeffs: Any, steps: Any, method: Any, tol: Any, compute_dtype: Any, check: Any,
     on_fail: Any, out: Any, return_info: bool,
 ) -> Any:  # fmt: skip
+    face = _traced.torch_face(g)
+    if face is not None and (_traced.is_compiled(g) or out is not None):
+        options = coeffs, steps, method, tol, compute_dtype, out, return_info
+        return face.orthogonalize(g, *options)
     original = _xp.as_array("g", g)
-    traced = False
+    traced = face is not None and face.is_blind(original)
     if _family(original) == "jax":
         _traced.prepare()
         traced = _traced.is_traced(original)
-    x, leave = _entered(original)
+    # differentiated by its own library, the products are that library's
+    x, leave = _entered(original) if face is None else face.as_it_is(original)
     xp, dtype = _xp.namespace(x), _xp.dtype_name(x)
     if x.ndim < 2:
         msg = f"g: must have shape (..., m, n), got {tuple(x.shape)}"
@@ -278,8 +283,9 @@ def _solve(x: Any, name: str, table: Any, tight: bool, method: str) -> Any:
 def _norm(x: Any) -> Any:
     """Frobenius norms as (b, 1, 1), one for zero matrices; entries are near one."""
     xp = _xp.namespace(x)
-    norm = xp.sqrt(xp.sum(xp.abs(x) ** 2, axis=(-2, -1)))
-    return xp.astype(xp.where(norm > 0, norm, xp.ones_like(norm)), x.dtype)[:, None, None]
+    squares = xp.sum(xp.abs(x) ** 2, axis=(-2, -1))
+    norm = xp.sqrt(xp.where(squares > 0, squares, xp.ones_like(squares)))
+    return xp.astype(norm, x.dtype)[:, None, None]
 
 
 def _auon(x: Any, table: Any) -> Any:
@@ -306,10 +312,9 @@ def _prism(x: Any, steps: int) -> Any:
     for k in range(steps):
         gram = _ops.SYMMETRISED(x @ _ops.adjoint(x), 1)
         if k == 0:
-            size = xp.sqrt(xp.sum(xp.abs(gram) ** 2, axis=(-2, -1)))
-            size = xp.where(size > 0, size, xp.ones_like(size))
-            gram = gram / xp.astype(size, gram.dtype)[:, None, None]
-            x = x / xp.astype(xp.sqrt(size), x.dtype)[:, None, None]
+            size = _norm(gram)
+            gram = gram / size
+            x = x / xp.sqrt(size)
         r = identity - gram
         thin = [sketch @ r]
         for _ in range(4):

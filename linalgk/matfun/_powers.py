@@ -6,6 +6,7 @@ from typing import Any, Literal, TypedDict, Unpack, get_args, overload
 
 from linalgk import _validate
 from linalgk._results import Info
+from linalgk.matfun import _traced
 from linalgk.matfun._apply import apply
 from linalgk.matfun._spectral import Scalar
 from linalgk.typing import ArrayT, AssumeA, LogMethod, OnFail, PowerMethod, SignMethod
@@ -107,6 +108,12 @@ def powm(
     array([[14., 13.],
            [13., 14.]])
     """
+    if _traced.is_compiled(a):
+        options = {
+            "assume_a": assume_a, "method": method, "out": out, "compute_dtype": compute_dtype,
+            "return_info": return_info,
+        }  # fmt: skip
+        return _traced.torch_face(a).power(a, t, options)
     return apply(
         "powm", power(t), POWER_METHODS, a, assume_a=assume_a, method=method,
         compute_dtype=compute_dtype, check_finite=check_finite, on_fail=on_fail, out=out,

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict, Unpack, get_args, overload
 import numpy as np
 
 from linalgk._results import Info
+from linalgk.matfun import _traced
 from linalgk.matfun._apply import POLICIES, ZERO, apply, quick
 from linalgk.matfun._spectral import Scalar
 from linalgk.typing import ArrayT, AssumeA, OnFail, RootMethod
@@ -336,6 +337,13 @@ def inv_root(
     array([[0.5       , 0.        ],
            [0.        , 0.33333333]])
     """
+    if _traced.is_compiled(a):
+        options = {
+            "assume_a": assume_a, "method": method, "tol": tol, "steps": steps, "out": out,
+            "compute_dtype": compute_dtype, "return_info": return_info, "damp": damp,
+            "rel_damp": rel_damp, "rcond": rcond,
+        }  # fmt: skip
+        return _traced.torch_face(a).inverse_root(a, p, options)
     function = inverse_root(p)
     if (
         type(a) is np.ndarray and method == "auto" and not return_info

@@ -5,7 +5,7 @@ not be waited for. Members that fail are False in ``good``.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,7 +44,23 @@ def per_member(value: Any, like: Any) -> Any:
     return xp.astype(flat, like.dtype)[:, None, None]
 
 
+class Spectral(NamedTuple):
+    """A function, the matrix with its damping, which members are good, and the eigenvectors."""
+
+    a: Any
+    x: Any
+    good: Any
+    w: Any
+    v: Any
+
+
 def by_eigenvectors(a: Any, call: Call, rel_damp: Any) -> tuple[Any, Any, Any]:
+    found = by_spectrum(a, call, rel_damp)
+    return found.a, found.x, found.good
+
+
+def by_spectrum(a: Any, call: Call, rel_damp: Any) -> Spectral:
+    """By eigenvectors; w as computed, with the damping."""
     xp, function = _xp.namespace(a), call.function
     name = _xp.dtype_name(a)
     n, eps = a.shape[-1], float(np.finfo(_xp.REAL[name]).eps)
@@ -56,6 +72,7 @@ def by_eigenvectors(a: Any, call: Call, rel_damp: Any) -> tuple[Any, Any, Any]:
     top = xp.max(w, axis=-1)
     extra = xp.real(per_member(rel_damp, a))[:, 0, 0] * xp.maximum(top, xp.zeros_like(top))
     w = w + extra[:, None]
+    whole = w * scale[:, None]
     a = a + xp.astype(extra * scale, a.dtype)[:, None, None] * _ops.eye_like(a)
     top, lowest = xp.max(xp.abs(w), axis=-1), xp.min(w, axis=-1)
     good = xp.isfinite(top)
@@ -83,7 +100,8 @@ def by_eigenvectors(a: Any, call: Call, rel_damp: Any) -> tuple[Any, Any, Any]:
     if call.rcond is not None:
         f = xp.where(kept, f, xp.zeros_like(f))
     x = (v * xp.astype(f, a.dtype)[:, None, :]) @ _ops.adjoint(v)
-    return a, x if signed and function.fractional else 0.5 * (x + _ops.adjoint(x)), good
+    x = x if signed and function.fractional else 0.5 * (x + _ops.adjoint(x))
+    return Spectral(a, x, good, whole, v)
 
 
 def by_steps(a: Any, call: Call, method: str, rel_damp: Any) -> tuple[Any, Any, int]:

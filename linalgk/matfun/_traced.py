@@ -39,6 +39,9 @@ def compute(name: str, x: Any, call: Call, damp: Any, rel_damp: Any, return_info
     a = _static.damped(a, damp)
     if function.name == "power" and function.power.denominator == 1 and call.assume_a == "gen":
         result, good, steps, method = _static.integer(a, function), None, 0, "products"
+    elif method == "eigh" and function.name != "sign":
+        a, result, good = jax_face().by_eigenvectors(a, call, rel_damp)
+        steps = 0
     elif method == "eigh":
         a, result, good = _static.by_eigenvectors(a, call, rel_damp)
         steps = 0
@@ -46,9 +49,12 @@ def compute(name: str, x: Any, call: Call, damp: Any, rel_damp: Any, return_info
         a, result, steps = _static.by_steps(a, call, method, rel_damp)
         good = None
     result, good = _static.accepted(a, result, good)
+    if function.name == "sign":
+        result = jax_face().refused(result, name)
     answer = xp.reshape(result, tuple(x.shape))
     if not return_info:
         return answer
+    a, result = fixed((a, result))
     return answer, _static.info(a, result, good, function, method, steps, batch)
 
 
@@ -61,13 +67,20 @@ def prepare() -> None:
 
 
 def is_traced(x: Any) -> bool:
-    """Whether values are unknown, under a transformation of JAX; derivatives are refused."""
-    if not isinstance(x, sys.modules["jax"].core.Tracer):
-        return False
-    if type(x).__name__ in ("JVPTracer", "LinearizeTracer"):
-        msg = "array: derivatives of this function are not available yet; use jax.lax.stop_gradient"
-        raise TypeError(msg)
-    return True
+    """Whether values are unknown, under a transformation of JAX."""
+    return isinstance(x, sys.modules["jax"].core.Tracer)
+
+
+def jax_face() -> Any:
+    """JAX's own face: what its transformations need."""
+    from linalgk.interop import _jax
+
+    return _jax
+
+
+def fixed(arrays: Any) -> Any:
+    """The same values, without derivatives."""
+    return sys.modules["jax"].lax.stop_gradient(arrays)
 
 
 def options(
@@ -84,3 +97,19 @@ def options(
         call_options.get("tol"), call_options.get("steps"), 0, call_options.get("rcond"), batch, n,
     )  # fmt: skip
     return call
+
+
+def torch_face(*arrays: Any) -> Any:
+    """PyTorch's own face, if its tensors are differentiated, batched or compiled."""
+    torch = sys.modules.get("torch")
+    if torch is None or not any(isinstance(x, torch.Tensor) for x in arrays):
+        return None
+    from linalgk.interop import _torch
+
+    return _torch if _torch.wants(*arrays) else None
+
+
+def is_compiled(a: Any) -> bool:
+    """Whether ``torch.compile`` is looking."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(a, torch.Tensor) and torch.compiler.is_compiling()

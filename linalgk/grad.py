@@ -1,0 +1,32 @@
+"""Derivatives of matrix functions: ``<function>_jvp`` forward, ``<function>_vjp`` backward.
+
+PyTorch and JAX find them by themselves: ``linalgk.sqrtm(t).sum().backward()`` works.
+"""
+
+from linalgk.matfun._derive import Derivative
+from linalgk.matfun._grad import (
+    inv_root_jvp,
+    inv_root_vjp,
+    invsqrtm_jvp,
+    invsqrtm_vjp,
+    logm_jvp,
+    logm_vjp,
+    solve_lyapunov_jvp,
+    solve_lyapunov_vjp,
+    sqrtm_jvp,
+    sqrtm_vjp,
+)
+
+__all__ = [
+    "Derivative",
+    "inv_root_jvp",
+    "inv_root_vjp",
+    "invsqrtm_jvp",
+    "invsqrtm_vjp",
+    "logm_jvp",
+    "logm_vjp",
+    "solve_lyapunov_jvp",
+    "solve_lyapunov_vjp",
+    "sqrtm_jvp",
+    "sqrtm_vjp",
+]

@@ -1,0 +1,1 @@
+"""Faces of other frameworks: derivatives and tracing, imported when their arrays ask for them."""

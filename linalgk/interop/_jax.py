@@ -1,0 +1,198 @@
+"""JAX's face: derivatives of any mode, as primitives with rules of their own.
+
+`custom_jvp` would be taken apart by the first of two nested derivatives, so that the second would
+differentiate eigenvectors; a primitive stays what it is under every transformation.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from linalgk.matfun import _frechet, _ops, _static, _sylvester
+from linalgk.matfun._spectral import Call
+
+
+def _flat(x: Any) -> Any:
+    return jnp.reshape(x, (-1, *x.shape[-2:]))
+
+
+def _known(name: str, compute: Callable[..., Any], like: int) -> Primitive:
+    """A primitive of equally batched arrays, whose result is shaped as argument ``like``."""
+    primitive = Primitive(f"linalgk_{name}")
+
+    def run(*arrays: Any, **options: Any) -> Any:
+        return compute(*arrays, **options)
+
+    @primitive.def_impl
+    def _(*arrays: Any, **options: Any) -> Any:
+        return jax.jit(functools.partial(run, **options))(*arrays)
+
+    @primitive.def_abstract_eval
+    def _(*arrays: Any, **_options: Any) -> Any:
+        return jax.core.ShapedArray(arrays[like].shape, arrays[like].dtype)
+
+    def batched(arrays: Any, axes: Any, **options: Any) -> Any:
+        size = next(x.shape[i] for x, i in zip(arrays, axes, strict=True) if i is not None)
+        moved = [
+            jnp.broadcast_to(x, (size, *x.shape)) if i is None else jnp.moveaxis(x, i, 0)
+            for x, i in zip(arrays, axes, strict=True)
+        ]
+        return primitive.bind(*moved, **options), 0
+
+    batching.primitive_batchers[primitive] = batched
+    mlir.register_lowering(primitive, mlir.lower_fun(run, multiple_results=False))
+    return primitive
+
+
+def _is_zero(tangent: Any) -> bool:
+    return isinstance(tangent, ad.Zero)
+
+
+def _added(terms: list[Any], like: Any) -> Any:
+    return functools.reduce(jnp.add, terms) if terms else ad.Zero.from_primal_value(like)
+
+
+# ---- functions of Hermitian matrices; a is there to be differentiated by ----
+
+
+def _value(_a: Any, x: Any, _w: Any, _v: Any, *, shape: Any) -> Any:  # noqa: ARG001
+    return x
+
+
+def _first(_a: Any, w: Any, v: Any, g: Any, *, shape: Any) -> Any:
+    spectrum = _frechet.Spectrum(jnp.reshape(w, (-1, w.shape[-1])), _flat(v))
+    return jnp.reshape(_frechet.first(spectrum, _flat(g), shape), g.shape)
+
+
+def _second(_a: Any, w: Any, v: Any, g: Any, e: Any, *, shape: Any) -> Any:
+    spectrum = _frechet.Spectrum(jnp.reshape(w, (-1, w.shape[-1])), _flat(v))
+    return jnp.reshape(_frechet.second(spectrum, _flat(g), _flat(e), shape), g.shape)
+
+
+value_p = _known("value", _value, 1)
+first_p = _known("frechet", _first, 3)
+second_p = _known("frechet_second", _second, 3)
+
+
+def _value_jvp(primals: Any, tangents: Any, *, shape: Any) -> Any:
+    (a, x, w, v), da = primals, tangents[0]
+    out = value_p.bind(a, x, w, v, shape=shape)
+    if _is_zero(da):
+        return out, ad.Zero.from_primal_value(out)
+    return out, first_p.bind(a, w, v, da, shape=shape)
+
+
+def _first_jvp(primals: Any, tangents: Any, *, shape: Any) -> Any:
+    (a, w, v, g), (da, _, _, dg) = primals, tangents
+    out = first_p.bind(a, w, v, g, shape=shape)
+    terms = [] if _is_zero(da) else [second_p.bind(a, w, v, g, da, shape=shape)]
+    terms += [] if _is_zero(dg) else [first_p.bind(a, w, v, dg, shape=shape)]
+    return out, _added(terms, out)
+
+
+def _second_jvp(primals: Any, tangents: Any, *, shape: Any) -> Any:
+    (a, w, v, g, e), (da, _, _, dg, de) = primals, tangents
+    if not _is_zero(da):
+        msg = "third derivatives of functions of Hermitian matrices are not offered"
+        raise NotImplementedError(msg)
+    out = second_p.bind(a, w, v, g, e, shape=shape)
+    terms = [] if _is_zero(dg) else [second_p.bind(a, w, v, dg, e, shape=shape)]
+    terms += [] if _is_zero(de) else [second_p.bind(a, w, v, g, de, shape=shape)]
+    return out, _added(terms, out)
+
+
+def _turned(x: Any) -> Any:
+    return jnp.swapaxes(x, -1, -2)
+
+
+def _first_transpose(ct: Any, a: Any, w: Any, v: Any, _g: Any, *, shape: Any) -> Any:
+    # transposed, not adjoint: the derivative at A^T
+    return None, None, None, first_p.bind(_turned(a), w, jnp.conj(v), ct, shape=shape)
+
+
+def _second_transpose(ct: Any, a: Any, w: Any, v: Any, g: Any, e: Any, *, shape: Any) -> Any:
+    # symmetric in both directions
+    by_g = ad.is_undefined_primal(g)
+    known = _turned(e if by_g else g)
+    y = second_p.bind(_turned(a), w, jnp.conj(v), known, ct, shape=shape)
+    return (None, None, None, y, None) if by_g else (None, None, None, None, y)
+
+
+ad.primitive_jvps[value_p] = _value_jvp
+ad.primitive_jvps[first_p] = _first_jvp
+ad.primitive_jvps[second_p] = _second_jvp
+ad.primitive_transposes[first_p] = _first_transpose
+ad.primitive_transposes[second_p] = _second_transpose
+
+
+def by_eigenvectors(a: Any, call: Call, rel_damp: Any) -> tuple[Any, Any, Any]:
+    """As `_static.by_eigenvectors`, with derivatives; a is Hermitian to the bit."""
+    xp = jnp
+    if not isinstance(rel_damp, int | float) or rel_damp:
+        top = jnp.linalg.eigvalsh(a)[:, -1]
+        extra = xp.real(_static.per_member(rel_damp, a))[:, 0, 0] * xp.maximum(top, 0)
+        a = a + xp.astype(extra, a.dtype)[:, None, None] * _ops.eye_like(a)
+    fixed = jax.lax.stop_gradient(a)
+    found = _static.by_spectrum(fixed, call, 0)
+    shape = _frechet.shape_of(call._replace(rel_damp=None), str(a.dtype))
+    w = xp.where(found.good[:, None], found.w, xp.full_like(found.w, float("nan")))
+    return a, value_p.bind(a, found.x, w, found.v, shape=shape), found.good
+
+
+# ---- A X + X B = Q ----
+
+
+def _solve(a: Any, b: Any, q: Any, *, options: Any, lyapunov: bool) -> Any:
+    equation = _sylvester.Equation(_flat(a), None if lyapunov else _flat(b), _flat(q), 1)
+    return jnp.reshape(_sylvester.compute(equation, options).x, q.shape)
+
+
+sylvester_p = _known("sylvester", _solve, 2)
+
+
+def _sylvester_jvp(primals: Any, tangents: Any, **options: Any) -> Any:
+    (a, b, _q), (da, db, dq) = primals, tangents
+    x = sylvester_p.bind(*primals, **options)
+    terms = [] if _is_zero(dq) else [dq]
+    terms += [] if _is_zero(da) else [-(da @ x)]
+    terms += [] if _is_zero(db) else [-(x @ db)]
+    if not terms:
+        return x, ad.Zero.from_primal_value(x)
+    return x, sylvester_p.bind(a, b, functools.reduce(jnp.add, terms), **options)
+
+
+def _sylvester_transpose(ct: Any, a: Any, b: Any, _q: Any, **options: Any) -> Any:
+    return None, None, sylvester_p.bind(_turned(a), _turned(b), ct, **options)
+
+
+ad.primitive_jvps[sylvester_p] = _sylvester_jvp
+ad.primitive_transposes[sylvester_p] = _sylvester_transpose
+
+
+def solve(a: Any, b: Any, q: Any, options: Any) -> Any:
+    """The solution for Hermitian coefficients of one batch shape; b None for ``A^H``."""
+    lyapunov = b is None
+    a = 0.5 * (a + _ops.adjoint(a))
+    b = a if b is None else 0.5 * (b + _ops.adjoint(b))
+    plain = options._replace(return_info=False)
+    return sylvester_p.bind(a, b, q, options=plain, lyapunov=lyapunov)
+
+
+# ---- what has no derivative ----
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def refused(x: Any, name: str) -> Any:  # noqa: ARG001
+    """The same, but whoever differentiates it is told that he cannot."""
+    return x
+
+
+@refused.defjvp
+def _refused_jvp(name: str, _primals: Any, _tangents: Any) -> Any:
+    msg = f"{name}: has no derivatives; use jax.lax.stop_gradient on its argument"
+    raise TypeError(msg)

@@ -1,0 +1,256 @@
+"""Fréchet derivatives of functions of flat batches of matrices, (b, n, n).
+
+With eigenvectors at hand, ``L(A, G) = V (f[w_i, w_j] * V^H G V) V^H`` (Daleckii-Krein), exact and
+finite at repeated eigenvalues. Without symmetry, the function of ``[[A, G], [0, A]]``.
+"""
+
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from linalgk import _xp
+from linalgk.matfun import _divided, _ops, _static
+from linalgk.matfun._paths import scan
+from linalgk.matfun._spectral import (
+    OK,
+    Call,
+    Result,
+    Scalar,
+    assemble,
+    blank,
+    blas_for,
+    decompose,
+    put,
+    take,
+    usable,
+)
+
+ROOT = Scalar("power", Fraction(1, 2))
+
+
+class Spectrum(NamedTuple):
+    """Eigenvalues (b, n) and eigenvectors (b, n, n) of Hermitian matrices."""
+
+    w: Any
+    v: Any
+
+
+class Shape(NamedTuple):
+    """What a derivative has to know of a call."""
+
+    function: Scalar
+    rcond: float | None = None
+    signed: bool = False
+    threads: int = 1
+
+
+def shape_of(call: Call, dtype: str) -> Shape:
+    """The same for a call on arrays of this dtype."""
+    signed = dtype in _xp.COMPLEX and call.assume_a != "pos" and call.rcond is None
+    return Shape(call.function, call.rcond, signed and call.function.fractional, call.threads)
+
+
+def spectral(flat: Any, call: Call) -> tuple[Result, Spectrum]:
+    """The function and what its derivatives need; members that are not Hermitian are failures."""
+    if _xp.is_cuda(flat):
+        return _spectral_on_device(flat, call)
+    status, largest, _, exact = scan(flat, call)
+    bad = status != OK
+    a = usable(flat, status) if bad.any() else flat
+    found = decompose(a, np.where(bad, 1.0, largest), exact, call)
+    result = assemble(a, found, call)
+    status = np.where(bad, status, result.status)
+    w = found.w
+    if call.rel_damp is not None:
+        w = w + (call.rel_damp * np.maximum(w.max(axis=1), 0))[:, None]
+    w = np.ldexp(w, found.shift[:, None])
+    w = np.where((status != OK)[:, None], np.nan, w)
+    if not isinstance(flat, np.ndarray):
+        real = _xp.REAL[_xp.dtype_name(flat)]
+        w = _xp.from_numpy(w, _xp.namespace(flat), like=flat, dtype=real)
+    return result._replace(x=blank(result.x, status != OK), status=status), Spectrum(w, found.v)
+
+
+def _spectral_on_device(flat: Any, call: Call) -> tuple[Result, Spectrum]:
+    xp = _xp.namespace(flat)
+    status, _, _, _ = scan(flat, call)
+    found = _static.by_spectrum(usable(flat, status), call, 0)
+    good = _xp.to_numpy(found.good) & (status == OK)
+    status = np.where((status == OK) & ~good, _ops.HARD, status)
+    x = blank(found.x, status != OK)
+    zeros = np.zeros(len(status), int)
+    lower = _xp.to_numpy(xp.min(found.w, axis=-1)).astype(np.float64)
+    bad = _xp.from_numpy(status != OK, xp, like=flat)
+    w = xp.where(bad[:, None], xp.full_like(found.w, float("nan")), found.w)
+    return Result(x, status, zeros, lower, "eigh"), Spectrum(w, found.v)
+
+
+def _rule(w: Any, shape: Shape, axes: tuple[int, ...]) -> _divided.Rule:
+    """The convention for numbers that are zero, with so many axes behind the batch's."""
+    xp = _xp.namespace(w)
+    top = xp.reshape(xp.max(xp.abs(w), axis=-1), (-1, *axes))
+    # what a root takes for zero, as an inverse does for singular
+    null = float(np.finfo(_xp.REAL[_xp.dtype_name(w)]).eps) * top
+    if not shape.function.fractional or shape.function.inverse:
+        null = -xp.ones_like(top)
+    cut = None if shape.rcond is None else shape.rcond * top
+    return _divided.Rule(shape.function, null, cut, shape.signed)
+
+
+def _prepared(w: Any, shape: Shape) -> Any:
+    """Eigenvalues as the function took them: what rounding left below zero is zero."""
+    xp = _xp.namespace(w)
+    if not shape.function.fractional:
+        return w
+    clamped = xp.maximum(w, xp.zeros_like(w))
+    if not shape.signed:
+        return clamped
+    eps = float(np.finfo(_xp.dtype_name(w)).eps)
+    top, low = xp.max(xp.abs(w), axis=-1), xp.min(w, axis=-1)
+    return xp.where((low >= -w.shape[-1] * eps * top)[:, None], clamped, w)
+
+
+def _usable(spectrum: Spectrum) -> tuple[Spectrum, Any]:
+    """Something in place of members that failed, whose eigenvalues are NaN, and which they are."""
+    w, v = spectrum
+    xp = _xp.namespace(w)
+    bad = ~xp.all(xp.isfinite(w), axis=-1)
+    if isinstance(bad, np.ndarray) and not bad.any():
+        return spectrum, None
+    w = xp.where(bad[:, None], xp.ones_like(w), w)
+    return Spectrum(w, xp.where(bad[:, None, None], _ops.eye_like(v), v)), bad
+
+
+def _answered(y: Any, bad: Any, *directions: Any) -> Any:
+    """NaN in members that failed, but zero where a direction is: nobody asked for those."""
+    if bad is None:
+        return y
+    xp = _xp.namespace(y)
+    asked = bad
+    for g in directions:
+        asked = asked & xp.any(g != 0, axis=(-2, -1))
+    y = xp.where(bad[:, None, None], xp.zeros_like(y), y)
+    return xp.where(asked[:, None, None], xp.full_like(y, float("nan")), y)
+
+
+def first(spectrum: Spectrum, g: Any, shape: Shape) -> Any:
+    """``L(A, G)`` for any G, Hermitian or not."""
+    (w, v), bad = _usable(spectrum)
+    w, given = _prepared(w, shape), g
+    with np.errstate(all="ignore"):
+        kernel = _divided.first(_rule(w, shape, (1, 1)), w[:, :, None], w[:, None, :])
+        with blas_for(g):
+            inner = _product(_ops.adjoint(v), _product(g, v, shape), shape)
+            inner, unit = _weighted(kernel, inner, g)
+            y = unit(_product(v, _product(inner, _ops.adjoint(v), shape), shape))
+    return _answered(y, bad, given)
+
+
+def second(spectrum: Spectrum, g: Any, e: Any, shape: Shape) -> Any:
+    """``d/dE L(A, G)``: ``V [sum_k f[w_i, w_k, w_j] (g_ik e_kj + e_ik g_kj)] V^H``."""
+    (w, v), bad = _usable(spectrum)
+    xp, given = _xp.namespace(g), (g, e)
+    w, n = _prepared(w, shape), v.shape[-1]
+    rule = _rule(w, shape, (1, 1))
+    with np.errstate(all="ignore"), blas_for(g):
+        left = _ops.adjoint(v)
+        g, e = (_product(left, _product(x, v, shape), shape) for x in (g, e))
+        total = xp.zeros_like(g)
+        for k in range(n):
+            kernel = _divided.second(rule, w[:, :, None], w[:, k, None, None], w[:, None, :])
+            pairs = g[:, :, k, None] * e[:, None, k, :] + e[:, :, k, None] * g[:, None, k, :]
+            part, unit = _weighted(kernel, pairs, g)
+            total = total + unit(part)
+        y = _product(v, _product(total, left, shape), shape)
+    return _answered(y, bad, *given)
+
+
+def _weighted(kernel: Any, x: Any, like: Any) -> tuple[Any, Any]:
+    """``kernel * x`` in the dtype of x; the kernel's scale, if far from one, is put back later."""
+    xp = _xp.namespace(x)
+    if not isinstance(kernel, np.ndarray):
+        return xp.astype(kernel, like.dtype) * x, lambda y: y
+    top = np.abs(kernel).max(axis=(1, 2), initial=0.0)
+    exponent = np.frexp(np.where(np.isfinite(top) & (top > 0), top, 1.0))[1]
+    exponent = np.where(np.abs(exponent) > 32, exponent, 0)
+    if not exponent.any():
+        return kernel.astype(like.dtype, copy=False) * x, lambda y: y
+    half = exponent // 2
+    # in two steps, because one power of two may leave the range of doubles
+    kernel = kernel * np.ldexp(1.0, -half)[:, None, None]
+    kernel = kernel * np.ldexp(1.0, half - exponent)[:, None, None]
+    return kernel.astype(like.dtype) * x, lambda y: _ops.scaled(y, exponent)
+
+
+def _product(a: Any, b: Any, shape: Shape) -> Any:
+    if isinstance(a, np.ndarray):
+        return _ops.MATMUL(a, b, shape.threads)
+    return a @ b
+
+
+def of_root(x: Any, g: Any, threads: int, method: str = "eigh") -> Any:
+    """The solution of ``X Y + Y X = G`` for a positive semidefinite root X.
+
+    ``minimax``: products only, but for members that it does not serve. The kernel of X gets zero.
+    """
+    from linalgk.matfun._lyapunov import solve_lyapunov
+
+    xp = _xp.namespace(x)
+    y, left = g, np.ones(x.shape[0], bool)
+    if method == "minimax":
+        y = solve_lyapunov(x, g, assume_a="pos", method="minimax", on_fail="nan")
+        left = ~np.asarray(_xp.to_numpy(xp.all(xp.isfinite(xp.abs(y)), axis=(-2, -1))))
+    if left.any():
+        index = np.flatnonzero(left)
+        some = take(x, index)
+        whole = xp.all(xp.isfinite(xp.abs(some)), axis=(-2, -1))
+        w, v = _ops.EIGH(_ops._where(whole, some, _ops.eye_like(some)), threads)
+        w = xp.where(whole[:, None], w**2, xp.full_like(w, float("nan")))
+        part = first(Spectrum(w, v), take(g, index), Shape(ROOT, threads=threads))
+        y = put(y, index, part)
+    return y
+
+
+def pseudo_inverse(h: Any, threads: int) -> Any:
+    """Of positive semidefinite matrices; what is zero to working precision stays zero."""
+    xp = _xp.namespace(h)
+    w, v = _ops.EIGH(h, threads)
+    kept = w > float(np.finfo(_xp.dtype_name(w)).eps) * w[:, -1:]
+    factor = xp.where(kept, 1 / xp.where(kept, w, xp.ones_like(w)), xp.zeros_like(w))
+    return (v * xp.astype(factor, v.dtype)[:, None, :]) @ _ops.adjoint(v)
+
+
+def polar_forward(u: Any, h: Any, da: Any, threads: int) -> tuple[Any, Any]:
+    """Tangents of ``A = U H`` with ``U^H U = I`` in the direction dA.
+
+    ``U^H dU = Om`` is skew with ``H Om + Om H = U^H dA - dA^H U``; a tall U also turns out of its
+    range.
+    """
+    inner = _ops.adjoint(u) @ da
+    turn = of_root(h, inner - _ops.adjoint(inner), threads)
+    du = u @ turn
+    if u.shape[-2] > u.shape[-1]:
+        du = du + (da - u @ inner) @ pseudo_inverse(h, threads)
+    dh = inner - turn @ h
+    return du, 0.5 * (dh + _ops.adjoint(dh))
+
+
+def polar_backward(u: Any, h: Any, gu: Any, gh: Any, threads: int) -> Any:
+    """The adjoint of `polar_forward`."""
+    gh = 0.5 * (gh + _ops.adjoint(gh))
+    inner = _ops.adjoint(u) @ gu
+    right = inner - gh @ h
+    turn = of_root(h, 0.5 * (right - _ops.adjoint(right)), threads)
+    ga = u @ (2 * turn + gh)
+    if u.shape[-2] > u.shape[-1]:
+        ga = ga + (gu - u @ inner) @ pseudo_inverse(h, threads)
+    return ga
+
+
+def doubled(a: Any, g: Any) -> Any:
+    """``[[A, G], [0, A]]``, whose function holds ``L(A, G)`` in the upper right corner."""
+    xp = _xp.namespace(a)
+    upper = xp.concat([a, g], axis=-1)
+    lower = xp.concat([xp.zeros_like(g), a], axis=-1)
+    return xp.concat([upper, lower], axis=-2)
