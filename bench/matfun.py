@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from linalgk_bench import equations, orthogonalize
+from linalgk_bench import equations, gradients, orthogonalize, polar
 from linalgk_bench.peers import LINALGK, Peer, Unavailable
 from linalgk_bench.problems import Array, Arrays, Problem, Target, worst_relative_error
 
@@ -313,7 +313,7 @@ POWER = Problem(
 
 PROBLEMS: list[Problem] = [
     *_target_problems(), *_function_problems(), *_gallery_problems(), SCHEDULE, POWER,
-    *orthogonalize.PROBLEMS, *equations.PROBLEMS,
+    *orthogonalize.PROBLEMS, *equations.PROBLEMS, *polar.PROBLEMS, *gradients.PROBLEMS,
 ]  # fmt: skip
 
 
@@ -550,6 +550,8 @@ PEERS: list[Peer] = [
     ),
     *orthogonalize.PEERS,
     *equations.PEERS,
+    *polar.PEERS,
+    *gradients.PEERS,
 ]
 
 

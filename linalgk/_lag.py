@@ -1,6 +1,7 @@
 """A host beside a device that is busy: where work goes, and looks that do not wait for it."""
 
 import contextlib
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Iterator
@@ -14,19 +15,53 @@ from linalgk.errors import DeviceError
 
 def scope(x: Any) -> Any:
     """Where work on the array is queued and outputs are allocated: its own device."""
-    return _on_device(x) if _xp.is_cuda(x) else contextlib.nullcontext()
+    if _xp.is_cuda(x):
+        return _on_device(x)
+    if getattr(x, "is_cuda", False) is True and _xp.cupy() is not None:
+        return _with_torch(x)
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _with_torch(x: Any) -> Iterator[None]:
+    """PyTorch's current stream and its allocator, for kernels on views of its tensors."""
+    cuda, index = _xp.cupy().cuda, x.device.index
+    stream = sys.modules["torch"].cuda.current_stream(x.device).cuda_stream
+    own = cuda.using_allocator(_torch_allocator().malloc)
+    with cuda.Device(index), cuda.ExternalStream(stream, index), own, _in_our_words():
+        yield
+
+
+@functools.cache
+def _torch_allocator() -> Any:
+    """Memory from PyTorch's cache, so that two caches do not fill one device."""
+    cupy, torch = _xp.cupy(), sys.modules["torch"]
+
+    def take(size: int, device: int) -> Any:
+        stream = cupy.cuda.get_current_stream().ptr
+        return torch.cuda.caching_allocator_alloc(size, device, stream)
+
+    def give(pointer: int, _device: int) -> None:
+        torch.cuda.caching_allocator_delete(pointer)
+
+    return cupy.cuda.PythonFunctionAllocator(take, give)
 
 
 @contextlib.contextmanager
 def _on_device(x: Any) -> Iterator[None]:
-    with x.device if hasattr(x.device, "__enter__") else contextlib.nullcontext():
-        try:
-            yield
-        except RuntimeError as error:
-            # kernels do not know linalgk's errors
-            if type(error).__name__ != "KernelError":
-                raise
-            raise DeviceError(str(error)) from error
+    with x.device if hasattr(x.device, "__enter__") else contextlib.nullcontext(), _in_our_words():
+        yield
+
+
+@contextlib.contextmanager
+def _in_our_words() -> Iterator[None]:
+    """Kernels do not know linalgk's errors."""
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error).__name__ != "KernelError":
+            raise
+        raise DeviceError(str(error)) from error
 
 
 def contiguous(x: Any) -> Any:

@@ -27,17 +27,35 @@ def _torch_enter(x: Any) -> Any:
     if x.requires_grad:
         msg = (
             "array: a torch tensor that requires grad would be detached silently; call .detach() "
-            "(derivatives of this function are not available yet)"
+            "(this function has no derivatives)"
         )
         raise TypeError(msg)
-    # resolve_conj: a lazily conjugated tensor has no NumPy view
-    return x.resolve_conj().resolve_neg().numpy() if x.device.type == "cpu" else x
+    if x.device.type not in ("cpu", "cuda"):
+        return x
+    # a lazily conjugated tensor has no view in another library
+    x = x.resolve_conj().resolve_neg()
+    if x.device.type == "cpu":
+        return x.numpy()
+    library = cupy()
+    return x if library is None else library.from_dlpack(x)
+
+
+@functools.cache
+def cupy() -> Any:
+    """CuPy, through which the tensors of a device reach the kernels, or None."""
+    try:
+        import cupy as library
+    except ImportError:
+        return None
+    return library
 
 
 def _torch_leave(x: Any, _like: Any) -> Any:
+    torch = sys.modules["torch"]
+    if is_cuda(x):
+        return torch.from_dlpack(x)
     if not isinstance(x, np.ndarray | np.generic):
         return x
-    torch = sys.modules["torch"]
     return torch.from_numpy(np.asarray(x)) if np.ndim(x) else torch.asarray(x)
 
 

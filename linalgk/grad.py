@@ -3,7 +3,6 @@
 PyTorch and JAX find them by themselves: ``linalgk.sqrtm(t).sum().backward()`` works.
 """
 
-from linalgk.matfun._derive import Derivative
 from linalgk.matfun._grad import (
     inv_root_jvp,
     inv_root_vjp,
@@ -11,11 +10,14 @@ from linalgk.matfun._grad import (
     invsqrtm_vjp,
     logm_jvp,
     logm_vjp,
+    polar_jvp,
+    polar_vjp,
     solve_lyapunov_jvp,
     solve_lyapunov_vjp,
     sqrtm_jvp,
     sqrtm_vjp,
 )
+from linalgk.matfun._pairs import Derivative
 
 __all__ = [
     "Derivative",
@@ -25,6 +27,8 @@ __all__ = [
     "invsqrtm_vjp",
     "logm_jvp",
     "logm_vjp",
+    "polar_jvp",
+    "polar_vjp",
     "solve_lyapunov_jvp",
     "solve_lyapunov_vjp",
     "sqrtm_jvp",

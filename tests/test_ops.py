@@ -30,6 +30,10 @@ def outputs(op, result):
         x, report, bad = result
         # the bounds differ by design: one comes from Cholesky, one from eigenvalues
         return [x, report[:, :1], np.ravel(bad)]
+    if op.name in ("polar", "polar_svd"):
+        u, h, report = result
+        # bounds and steps differ by design: one is an estimate, one a singular value
+        return [u, h, report[:, 3]]
     return list(result) if isinstance(result, tuple) else [result]
 
 

@@ -93,7 +93,7 @@ ROOMS = (
     Room("linalgk/testing.py", LEAVES, lazily=("scipy", "mpmath")),
     Room("linalgk/_results.py", LEAVES),
     Room("linalgk/_validate.py", (*LEAVES, "linalgk._xp", "linalgk._config")),
-    Room("linalgk/_xp.py", LEAVES, lazily=("array_api_compat",)),
+    Room("linalgk/_xp.py", LEAVES, lazily=("array_api_compat", "cupy")),
     Room("linalgk/_dispatch.py", (*LEAVES, "linalgk._xp", "linalgk._config", "linalgk._results")),
     Room(
         "linalgk/_config.py",

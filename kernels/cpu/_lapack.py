@@ -195,3 +195,24 @@ def gemm(a, b, c):
         b.ctypes.data, ref(order), a.ctypes.data, ref(order), zero.ctypes.data, c.ctypes.data,
         ref(order),
     )  # fmt: skip
+
+
+def fortran(library, name, dtype, *args):
+    """Call routine ``name`` of the dtype; its ``info``, where the last argument is 0 for it.
+
+    Integers, characters and arrays are passed as they are, a float in the precision of the dtype.
+    """
+    kept = []
+    for x in args:
+        if isinstance(x, np.ndarray):
+            kept.append(x.ctypes)
+        elif isinstance(x, bytes):
+            kept.append(ctypes.c_char(x))
+        elif isinstance(x, int):
+            kept.append(ctypes.c_int(x))
+        else:
+            kept.append(np.full(1, x, dtype).ctypes)
+    pointers = [x.data if hasattr(x, "data") else ctypes.byref(x) for x in kept]
+    _routine(library, _LETTER[dtype.name] + name, len(args))(*pointers)
+    last = kept[-1]
+    return last.value if isinstance(last, ctypes.c_int) else 0

@@ -1,15 +1,19 @@
-"""Hermitian eigenvectors by LAPACK in the precision of the input, and B B^H by SYRK/HERK."""
+"""Hermitian eigenvectors, large ones by LAPACK in the input's precision, and B B^H by HERK."""
 
 import numpy as np
 
 from ._lapack import Evd, herk
 from ._preset import njit
 from ._threads import run
+from .matfun_tridiagonal import eigh_range
 
 _BLOCK = 8  # rows of 4096 bytes share a set of the first-level cache, which has 8 ways or more
 # Up to this order a call of LAPACK from Python costs as much as its work; NumPy loops in C, and
 # computes single precision in double.
 _SMALL = 32
+_TEMPORARY = 4_096  # entries that stay in the cache of a core
+# Up to this order real matrices take our own rotations: beyond, LAPACK's divide and conquer.
+OWN = {"float32": 96, "float64": 128}
 
 
 def eigh(a, threads, rows=None, pool=None):
@@ -18,6 +22,8 @@ def eigh(a, threads, rows=None, pool=None):
     Plans give memory for the vectors and a list of solvers, each with its workspace.
     """
     batch, n, _ = a.shape
+    if a.dtype.kind == "f" and n <= OWN[a.dtype.name]:
+        return _by_rotations(a, threads, rows)
     if n <= _SMALL:
         return _small_eigh(a, threads)
     rows = np.empty(a.shape, a.dtype) if rows is None else rows
@@ -37,6 +43,25 @@ def eigh(a, threads, rows=None, pool=None):
     # LAPACK reads rows as columns, which conjugates a Hermitian matrix
     vectors = rows.swapaxes(-1, -2)
     return w, np.conj(vectors) if a.dtype.kind == "c" else vectors
+
+
+def _by_rotations(a, threads, rows):
+    batch, n, _ = a.shape
+    # single precision costs as much in double precision where vectors are short
+    wide = np.float64 if n <= _SMALL else a.dtype
+    w = np.empty((batch, n), wide)
+    z = rows if rows is not None and rows.dtype == wide else np.empty(a.shape, wide)
+    z[...] = a
+    run(lambda i, j: eigh_range(w, z, i, j), batch, threads if a.size > 2_000 else 1)
+    if wide != a.dtype:
+        w = w.astype(a.dtype)
+        z = z.astype(a.dtype) if rows is None else _into(rows, z)
+    return w, z.swapaxes(-1, -2)
+
+
+def _into(rows, z):
+    rows[...] = z
+    return rows
 
 
 def _small_eigh(a, threads):
@@ -70,6 +95,16 @@ def gram(v, factor, scale, threads, out=None):
     columns = v.swapaxes(-1, -2)
 
     def small(start, stop):
+        if v.dtype.kind == "f":
+            step = max(1, _TEMPORARY // n**2)
+            for first in range(start, stop, step):
+                some = slice(first, min(first + step, stop))
+                # of an array and its own transpose NumPy makes one exactly symmetric product
+                b = columns[some] * factor[some, :, None]
+                np.matmul(b.swapaxes(-1, -2), b, out=out[some])
+                if (scale[some] != 1).any():
+                    out[some] *= scale[some, None, None]
+            return
         b = v[start:stop] * factor[start:stop, None, :]
         other = np.conj(b).swapaxes(-1, -2) * scale[start:stop, None, None]
         np.matmul(b, other, out=out[start:stop])
@@ -86,7 +121,9 @@ def gram(v, factor, scale, threads, out=None):
             herk(b, out[item], scale[item])
         mirror(out, start, stop)
 
-    run(small if n <= _SMALL else work, batch, threads if v.size > 2_000 else 1)
+    # NumPy calls BLAS from a loop in C
+    by_numpy = n <= (OWN[v.dtype.name] if v.dtype.kind == "f" else _SMALL)
+    run(small if by_numpy else work, batch, threads if v.size > 2_000 else 1)
     return out
 
 

@@ -25,14 +25,21 @@ def inverse(a, threads):
     return out, logdet
 
 
+_SMALL = 128
+
+
 def matmul(a, b, threads):
     """Product of each pair of members."""
     batch, n, _ = a.shape
     out = np.empty((batch, n, n), a.dtype)
 
+    def small(start, stop):
+        np.matmul(a[start:stop], b[start:stop], out=out[start:stop])
+
     def work(start, stop):
         for item in range(start, stop):
             gemm(np.ascontiguousarray(a[item]), np.ascontiguousarray(b[item]), out[item])
 
-    run(work, batch, threads)
+    # NumPy calls BLAS from a loop in C; its own loops for odd layouts are slow, but not so short
+    run(small if n <= _SMALL else work, batch, threads if a.size > 2_000 else 1)
     return out

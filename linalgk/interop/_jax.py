@@ -6,6 +6,7 @@ differentiate eigenvectors; a primitive stays what it is under every transformat
 
 import functools
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -13,8 +14,11 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from linalgk.interop._bures import composed
 from linalgk.matfun import _frechet, _ops, _static, _sylvester
-from linalgk.matfun._spectral import Call
+from linalgk.matfun._spectral import Call, Scalar
+
+_INVERSE = Scalar("power", Fraction(-1))
 
 
 def _flat(x: Any) -> Any:
@@ -142,6 +146,92 @@ def by_eigenvectors(a: Any, call: Call, rel_damp: Any) -> tuple[Any, Any, Any]:
     shape = _frechet.shape_of(call._replace(rel_damp=None), str(a.dtype))
     w = xp.where(found.good[:, None], found.w, xp.full_like(found.w, float("nan")))
     return a, value_p.bind(a, found.x, w, found.v, shape=shape), found.good
+
+
+# ---- polar factors ----
+
+
+def _of_root(_x: Any, w: Any, v: Any, g: Any) -> Any:
+    spectrum = _frechet.Spectrum(jnp.reshape(w, (-1, w.shape[-1])) ** 2, _flat(v))
+    shape = _frechet.Shape(_frechet.ROOT)
+    return jnp.reshape(_frechet.first(spectrum, _flat(g), shape), g.shape)
+
+
+# X Y + Y X = G with the eigenvectors of X
+of_root_p = _known("of_root", _of_root, 3)
+
+
+def _of_root_jvp(primals: Any, tangents: Any) -> Any:
+    (x, w, v, _g), (dx, _, _, dg) = primals, tangents
+    y = of_root_p.bind(*primals)
+    terms = [] if _is_zero(dg) else [dg]
+    terms += [] if _is_zero(dx) else [-(dx @ y + y @ dx)]
+    if not terms:
+        return y, ad.Zero.from_primal_value(y)
+    return y, of_root_p.bind(x, w, v, functools.reduce(jnp.add, terms))
+
+
+ad.primitive_jvps[of_root_p] = _of_root_jvp
+ad.primitive_transposes[of_root_p] = lambda ct, x, w, v, _g: (
+    None, None, None, of_root_p.bind(_turned(x), w, jnp.conj(v), ct)
+)  # fmt: skip
+
+
+def _factor(_a: Any, u: Any, h: Any, *, right: bool) -> Any:
+    return h if right else u
+
+
+# both factors are values of one primitive each, so that a has the derivatives of both
+factor_u_p = _known("polar_u", functools.partial(_factor, right=False), 1)
+factor_h_p = _known("polar_h", functools.partial(_factor, right=True), 2)
+
+
+def _turn(a: Any, u: Any, h: Any, da: Any) -> Any:
+    u, h = factor_u_p.bind(a, u, h), factor_h_p.bind(a, u, h)
+    inner = _ops.adjoint(u) @ da
+    w, v = jnp.linalg.eigh(jax.lax.stop_gradient(h))
+    return u, h, inner, of_root_p.bind(h, w, v, inner - _ops.adjoint(inner))
+
+
+def _factor_u_jvp(primals: Any, tangents: Any) -> Any:
+    (a, u, h), da = primals, tangents[0]
+    out = factor_u_p.bind(a, u, h)
+    if _is_zero(da):
+        return out, ad.Zero.from_primal_value(out)
+    u, h, inner, turn = _turn(a, u, h, da)
+    du = u @ turn
+    if u.shape[-2] > u.shape[-1]:
+        n, eps = h.shape[-1], float(jnp.finfo(h.dtype).eps)
+        call = Call(_INVERSE, "her", "eigh", None, None, None, eps, 1)
+        inverse = by_eigenvectors(jnp.reshape(h, (-1, n, n)), call, 0)[1]
+        du = du + (da - u @ inner) @ jnp.reshape(inverse, h.shape)
+    return out, du
+
+
+def _factor_h_jvp(primals: Any, tangents: Any) -> Any:
+    (a, u, h), da = primals, tangents[0]
+    out = factor_h_p.bind(a, u, h)
+    if _is_zero(da):
+        return out, ad.Zero.from_primal_value(out)
+    _, h, inner, turn = _turn(a, u, h, da)
+    dh = inner - turn @ h
+    return out, 0.5 * (dh + _ops.adjoint(dh))
+
+
+ad.primitive_jvps[factor_u_p] = _factor_u_jvp
+ad.primitive_jvps[factor_h_p] = _factor_h_jvp
+
+
+def polar_factors(a: Any, u: Any, h: Any) -> tuple[Any, Any]:
+    """The factors of ``A = U H``, m >= n, with derivatives by a."""
+    u, h = jax.lax.stop_gradient((u, h))
+    return factor_u_p.bind(a, u, h), factor_h_p.bind(a, u, h)
+
+
+def bures_distance(a: Any, b: Any, _direct: Any, options: dict[str, Any]) -> Any:
+    """The distance with its derivatives."""
+    given = (a, b, options["mean_a"], options["mean_b"], options["metric"])
+    return composed(jnp, given, None, squared=options["squared"], power=options["power"])
 
 
 # ---- A X + X B = Q ----

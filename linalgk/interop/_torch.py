@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from linalgk import _lag, _validate, _xp
+from linalgk.interop._bures import composed
 from linalgk.interop._torch_functions import (
+    Given,
     general_of,
     lyapunov_of,
     orthogonalize_of,
+    polar_of,
     root_of,
     spectral_of,
     sylvester_of,
@@ -89,32 +92,45 @@ def matrix_function(
     scalar_input = a.ndim == 0
     a = a.reshape(1, 1) if scalar_input else a
     n, batch = _validate.square("a", a), tuple(a.shape[:-2])
-    numbers = 0 if isinstance(rel_damp, Tensor) else rel_damp
-    call = _apply.checked(
-        scalar, methods, assume, method, options.get("tol"), options.get("steps"), numbers,
-        options.get("rcond"), batch, n,
+    ratio = isinstance(rel_damp, Tensor) or bool(np.any(rel_damp))
+    check = _validate.check_finite(options.get("check_finite"))
+    call, spec = _settled(
+        name, scalar, methods, assume, method, options.get("tol"), options.get("steps"), ratio,
+        options.get("rcond"), n, check, policy,
     )  # fmt: skip
     x = _widened(a, options.get("compute_dtype"))
     hermitian = assume in ("her", "pos")
     if assume is None and call.method not in _general.METHODS:
         hermitian = _all_hermitian(x, call)
     x = _damped(x, damp, 1, batch)
-    if isinstance(rel_damp, Tensor) or np.any(rel_damp):
+    if ratio:
         top = torch.linalg.eigvalsh(0.5 * (x + x.mH))[..., -1].clamp(min=0)
         x = _damped(x, rel_damp, top, batch)
-    check = _validate.check_finite(options.get("check_finite"))
+    result, how = _evaluated(x, scalar, call, hermitian, spec)
+    info = None
+    if options.get("return_info"):
+        good = torch.isfinite(result.detach().abs()).all(-1).all(-1)
+        info = _info(x.detach(), result.detach(), good, scalar, how, batch, call)
+    if given.is_floating_point() or given.is_complex():
+        result = result.to(dtype)
+    result = result[0, 0] if scalar_input else result
+    return result if info is None else (result, info)
+
+
+@functools.lru_cache(maxsize=256)
+def _settled(
+    name: str, scalar: Scalar, methods: tuple[str, ...], assume: Any, method: Any, tol: Any,
+    steps: Any, ratio: bool, rcond: Any, n: int, check: bool, policy: str,
+) -> tuple[Call, str]:  # fmt: skip
+    """The options, found to fit together, and as a string."""
+    call = _apply.checked(
+        scalar, methods, assume, method, tol, steps, float(ratio), rcond, (), n
+    )  # fmt: skip
     spec = written(
         name, scalar.name, str(scalar.power), assume_a=assume, method=call.method, tol=call.tol,
         steps=call.steps, rcond=call.rcond, check=check, policy=policy,
     )  # fmt: skip
-    result, how = _evaluated(x, scalar, call, hermitian, spec)
-    good = torch.isfinite(result.detach().abs()).all(-1).all(-1)
-    info = None
-    if options.get("return_info"):
-        info = _info(x.detach(), result.detach(), good, scalar, how, batch, call)
-    result = result.to(dtype if given.is_floating_point() or given.is_complex() else x.dtype)
-    result = result[0, 0] if scalar_input else result
-    return result if info is None else (result, info)
+    return call, spec
 
 
 _KINDS = {
@@ -183,6 +199,8 @@ def power(a: Tensor, t: Any, options: dict[str, Any]) -> Any:
 
 
 def _damped(x: Tensor, damp: Any, unit: Any, batch: tuple[int, ...]) -> Tensor:
+    if isinstance(damp, int | float) and damp == 0:
+        return x
     if not isinstance(damp, Tensor):
         values = _validate.per_member("damp", damp, batch)
         if not values.any():
@@ -289,3 +307,41 @@ def orthogonalize(
         raise TypeError(msg)
     spec = ";".join([coeffs, str(steps), method, str(tol), str(compute_dtype)])
     return orthogonalize_of(g, spec)
+
+
+def polar(a: Tensor, direct: Any, options: dict[str, Any]) -> Any:
+    """Both factors of one matrix or many, of any shape; ``direct`` computes them."""
+    side, method = options["side"], options["method"]
+    blind = is_blind(a)
+    x = a if torch.compiler.is_compiling() else _widened(a, options["compute_dtype"])
+    wide = x.shape[-2] < x.shape[-1]
+    tall = x.mH if wide else x
+    if blind:
+        u, h = polar_of(tall, method)
+    else:
+        _validate.choice("side", side, ("right", "left"))
+        words = {k: options[k] for k in ("method", "check_finite", "on_fail")}
+        found = direct(tall.detach(), **words)
+        u, h = polar_of(tall, method, Given(found))
+    if wide == (side == "right"):
+        # the factor on the longer side
+        h = u @ h @ u.mH
+        h = 0.5 * (h + h.mH)
+    u = u.mH if wide else u
+    if blind:
+        return u, h
+    u, h = (y.to(a.dtype) if a.is_floating_point() or a.is_complex() else y for y in (u, h))
+    return type(found)((u, h), found.info)
+
+
+def bures_distance(a: Tensor, b: Tensor, direct: Any, options: dict[str, Any]) -> Tensor:
+    """The distance with its derivatives; ``direct`` computes its square without cancellation."""
+    given = (a, b, options["mean_a"], options["mean_b"], options["metric"])
+    value = None
+    if not is_blind(*given):
+        a, b, *others = (None if x is None else x.detach() for x in given)
+        words = dict(zip(("mean_a", "mean_b", "metric"), others, strict=True))
+        value = direct(a, b, **{**options, **words, "squared": True})
+    options = {k: options[k] for k in ("squared", "power")}
+    result: Tensor = composed(torch, given, value, **options)
+    return result

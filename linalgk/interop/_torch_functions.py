@@ -19,6 +19,7 @@ from linalgk.interop._torch_ops import (
     of_root,
     orthogonalize,
     orthogonalize_vjp,
+    polar,
     spectral,
     sylvester,
     written,
@@ -50,13 +51,35 @@ class Function(torch.autograd.Function):
         return out, (0 if cls.results == 1 else (0,) * cls.results)
 
 
+_functorch = torch._C._functorch
+
+
+def is_undifferentiated() -> bool:
+    """Whether no transformation of ``torch.func`` and no forward derivative is under way."""
+    forward = getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0
+    return not forward and _functorch.peek_interpreter_stack() is None
+
+
 def known(cls: Any) -> Callable[..., Any]:
     """The function to call; the compiler takes no class that has a forward derivative."""
     plain: Any = type(f"{cls.__name__}Compiled", (cls,), {"jvp": torch.autograd.Function.jvp})
 
+    def forward(ctx: Any, *args: Any) -> Any:
+        output = cls.forward(*args)
+        cls.setup_context(ctx, args, output)
+        return output
+
+    # without a separate setup_context PyTorch does not read the signature at each call
+    quick: Any = type(
+        f"{cls.__name__}Eager", (torch.autograd.Function,),
+        {"forward": staticmethod(forward), "backward": staticmethod(cls.backward)},
+    )  # fmt: skip
+
     def call(*args: Any) -> Any:
         if torch.compiler.is_compiling():
             return plain.apply(*args)
+        if is_undifferentiated():
+            return quick.apply(*args) if torch.is_grad_enabled() else cls.forward(*args)
         return cls.apply(*args)
 
     return call
@@ -86,6 +109,7 @@ class Spectral(Function):
         _, w, v = output
         ctx.spec = inputs[1]
         ctx.mark_non_differentiable(w, v)
+        ctx.set_materialize_grads(False)
         save(ctx, inputs[0], w, v)
 
     @staticmethod
@@ -331,6 +355,55 @@ class Lyapunov(Function):
         return lyapunov_of(a, right.expand(x.shape), ctx.spec)
 
 
+class Given:
+    """Results that are known already, out of autograd's sight."""
+
+    def __init__(self, arrays: Any) -> None:
+        self.arrays = tuple(arrays)
+
+
+class Polar(Function):
+    """``A = U H`` with m >= n; the formulas are those of `linalgk.matfun._frechet`."""
+
+    results = 2
+
+    @staticmethod
+    def forward(a: Tensor, method: str, given: Any = None) -> Any:
+        return polar(a, method) if given is None else given.arrays
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
+        save(ctx, *output)
+
+    @staticmethod
+    def backward(ctx: Any, gu: Any, gh: Any) -> Any:
+        u, h = ctx.saved_tensors
+        gh = 0.5 * (gh + gh.mH)
+        inner = u.mH @ gu
+        right = inner - gh @ h
+        ga = u @ (2 * of_root_of(h, 0.5 * (right - right.mH), "eigh") + gh)
+        if u.shape[-2] > u.shape[-1]:
+            ga = ga + (gu - u @ inner) @ _pseudo_inverse(h)
+        return ga, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, da: Any, _method: Any, _given: Any = None) -> Any:
+        u, h = ctx.saved_tensors
+        inner = u.mH @ da
+        turn = of_root_of(h, inner - inner.mH, "eigh")
+        du, dh = u @ turn, inner - turn @ h
+        if u.shape[-2] > u.shape[-1]:
+            du = du + (da - u @ inner) @ _pseudo_inverse(h)
+        return du, 0.5 * (dh + dh.mH)
+
+
+def _pseudo_inverse(h: Tensor) -> Tensor:
+    """Of a Hermitian factor; what is zero to working precision stays zero."""
+    eps = torch.finfo(h.dtype).eps
+    spec = written("polar", "power", "-1", assume_a="her", method="eigh", rcond=eps, policy="nan")
+    return spectral_of(h, spec)[0]
+
+
 class Orthogonalize(Function):
     """For the compiler, which follows no loop over a schedule."""
 
@@ -353,3 +426,9 @@ spectral_of, frechet_of, second_of = known(Spectral), known(Frechet), known(Seco
 general_of, root_of, of_root_of = known(General), known(Root), known(OfRoot)
 sylvester_of, lyapunov_of = known(Sylvester), known(Lyapunov)
 orthogonalize_of = known(Orthogonalize)
+_polar = known(Polar)
+
+
+def polar_of(a: Tensor, method: str, given: Any = None) -> Any:
+    """U and H of ``A = U H`` with m >= n, if not ``given``."""
+    return _polar(a, method, given)

@@ -22,7 +22,9 @@ from linalgk.matfun import (
     _report,
     _roots,
 )
-from linalgk.matfun._spectral import Call, Scalar
+from linalgk.matfun._polar import METHODS as POLAR_METHODS
+from linalgk.matfun._polar import polar as polar_factors
+from linalgk.matfun._spectral import Call, Scalar, workers
 
 
 class Request(NamedTuple):
@@ -83,8 +85,8 @@ def flat_batch(x: Tensor) -> tuple[Any, _xp.Face]:
 
 
 def _handed(x: Any, face: _xp.Face, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    found: Tensor = face.leave(_xp.namespace(x).reshape(x, shape), like)
-    return found.contiguous()
+    found: Tensor = face.leave(x.reshape(shape), like)
+    return found
 
 
 def _checked(spec: str, a: Tensor) -> None:
@@ -102,7 +104,34 @@ def _threads(call: Call) -> Call:
     return call._replace(threads=_config.num_threads())
 
 
-@custom_op("linalgk::spectral", mutates_args=())
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def operator(name: str) -> Any:
+    """An operator of this name; plain tensors go to its kernel without a way round."""
+
+    def wrap(run: Any) -> Any:
+        def whole(*args: Any) -> Any:
+            out = run(*args)
+            if isinstance(out, Tensor):
+                return out.contiguous()
+            return tuple(x.contiguous() for x in out)
+
+        whole.__annotations__, whole.__wrapped__ = run.__annotations__, run  # type: ignore[attr-defined]
+        op = custom_op(f"linalgk::{name}", mutates_args=())(whole)
+
+        def call(*args: Any) -> Any:
+            if torch.compiler.is_compiling() or type(args[0]) not in _PLAIN:
+                return op(*args)
+            return run(*args)
+
+        call.register_fake = op.register_fake  # type: ignore[attr-defined]
+        return call
+
+    return wrap
+
+
+@operator("spectral")
 def spectral(a: Tensor, spec: str) -> tuple[Tensor, Tensor, Tensor]:
     request = read(spec)
     with _lag.scope(a):
@@ -134,7 +163,9 @@ def _spectrum(w: Tensor, v: Tensor) -> _frechet.Spectrum:
     face = _xp.face(w)
     assert face is not None
     wide = face.enter(w.detach())
-    return _frechet.Spectrum(_xp.namespace(wide).reshape(wide, (-1, w.shape[-1])), flat_batch(v)[0])
+    vectors = face.enter(v.detach())
+    n = v.shape[-1]
+    return _frechet.Spectrum(wide.reshape((-1, n)), vectors.reshape((-1, n, n)))
 
 
 def _derivative(
@@ -147,22 +178,22 @@ def _derivative(
         call = _threads(read(spec).call)
         flat, face = flat_batch(g)
         shape = _frechet.shape_of(call, _xp.dtype_name(flat))
-        shape = shape._replace(threads=_spectral.workers(flat, call))
+        shape = shape._replace(threads=workers(flat, call))
         y = derive(_spectrum(w, v), *(flat_batch(d)[0] for d in directions), shape)
         return _handed(y, face, g, tuple(g.shape))
 
 
-@custom_op("linalgk::frechet", mutates_args=())
+@operator("frechet")
 def frechet(w: Tensor, v: Tensor, g: Tensor, spec: str) -> Tensor:
     return _derivative(_frechet.first, w, v, (g,), spec)
 
 
-@custom_op("linalgk::frechet_second", mutates_args=())
+@operator("frechet_second")
 def frechet_second(w: Tensor, v: Tensor, g: Tensor, e: Tensor, spec: str) -> Tensor:
     return _derivative(_frechet.second, w, v, (g, e), spec)
 
 
-@custom_op("linalgk::of_root", mutates_args=())
+@operator("of_root")
 def of_root(x: Tensor, g: Tensor, method: str) -> Tensor:
     if 0 in g.shape:
         return g.clone()
@@ -172,7 +203,7 @@ def of_root(x: Tensor, g: Tensor, method: str) -> Tensor:
         return _handed(y, face, g, tuple(g.shape))
 
 
-@custom_op("linalgk::function", mutates_args=())
+@operator("function")
 def function(a: Tensor, spec: str) -> Tensor:
     request = read(spec)
     call = request.call
@@ -192,13 +223,13 @@ def _equation_options(spec: str) -> Any:
     }  # fmt: skip
 
 
-@custom_op("linalgk::sylvester", mutates_args=())
+@operator("sylvester")
 def sylvester(a: Tensor, b: Tensor, q: Tensor, spec: str) -> Tensor:
     options = _equation_options(spec)
     return _lyapunov.solve_sylvester(a.detach(), b.detach(), q.detach(), **options).contiguous()
 
 
-@custom_op("linalgk::lyapunov", mutates_args=())
+@operator("lyapunov")
 def lyapunov(a: Tensor, q: Tensor, spec: str) -> Tensor:
     options = _equation_options(spec)
     return _lyapunov.solve_lyapunov(a.detach(), q.detach(), **options).contiguous()
@@ -237,6 +268,19 @@ def _(a: Tensor, q: Tensor, spec: str) -> Tensor:  # noqa: ARG001
     return q.new_empty((*batch, *q.shape[-2:]))
 
 
+@operator("polar")
+def polar(a: Tensor, method: str) -> tuple[Tensor, Tensor]:
+    options: Any = {"method": method, "check_finite": False, "on_fail": "nan"}
+    u, h = polar_factors(a.detach(), **options)
+    return u, h
+
+
+@polar.register_fake
+def _(a: Tensor, method: str) -> tuple[Tensor, Tensor]:
+    _validate.choice("method", method, POLAR_METHODS)
+    return _like(a), a.new_empty((*a.shape[:-2], a.shape[-1], a.shape[-1]))
+
+
 def _orthogonalized(g: Tensor, spec: str) -> Tensor:
     coeffs, steps, method, tol, compute_dtype = spec.split(_SEPARATOR)
     number: Any = [None if v == "None" else kind(v) for v, kind in ((steps, int), (tol, float))]
@@ -248,12 +292,12 @@ def _orthogonalized(g: Tensor, spec: str) -> Tensor:
     return x
 
 
-@custom_op("linalgk::orthogonalize", mutates_args=())
+@operator("orthogonalize")
 def orthogonalize(g: Tensor, spec: str) -> Tensor:
     return _orthogonalized(g.detach(), spec).contiguous()
 
 
-@custom_op("linalgk::orthogonalize_vjp", mutates_args=())
+@operator("orthogonalize_vjp")
 def orthogonalize_vjp(g: Tensor, h: Tensor, spec: str) -> Tensor:
     found = []
 

@@ -12,6 +12,7 @@ from linalgk.matfun import (
     _lyapunov,
     _ops,
     _orthogonalize,
+    _polar,
     _powers,
     _root_plan,
     _roots,
@@ -21,6 +22,7 @@ from linalgk.matfun._inverse_root import InverseRoot
 from linalgk.matfun._lyapunov import solve_lyapunov, solve_sylvester
 from linalgk.matfun._minimax import minimax_schedule
 from linalgk.matfun._orthogonalize import orthogonalize
+from linalgk.matfun._polar import polar
 from linalgk.matfun._powers import logm, powm, signm
 from linalgk.matfun._roots import inv_root, invsqrtm, sqrtm
 
@@ -34,6 +36,7 @@ __all__ = [
     "logm",
     "minimax_schedule",
     "orthogonalize",
+    "polar",
     "powm",
     "signm",
     "solve_lyapunov",
@@ -117,6 +120,11 @@ def _sample_with(value: Any) -> Any:
     return sample
 
 
+# Functions whose derivatives PyTorch and JAX find.
+_DIFFERENTIABLE = (
+    "sqrtm", "invsqrtm", "inv_root", "powm", "logm", "polar", "orthogonalize", "solve_lyapunov",
+    "solve_sylvester", "bures_distance",
+)  # fmt: skip
 _ARRAYS = ("numpy", "cupy", "torch (CPU)", "jax", "array_api")
 
 
@@ -131,7 +139,7 @@ def _record(
         methods=tuple(m for m in methods if m != "auto"),
         ops=_ops.OPS,
         accepts=_ARRAYS,
-        gradient=False,
+        gradient=function.__name__ in _DIFFERENTIABLE,
         jit=True,
         rng=False,
         status="provisional",
@@ -195,6 +203,7 @@ RECORDS = (
         _orthogonalize.explain,
         _sample_gradients,
     ),
+    _record(polar, _polar.METHODS, _polar.explain, _sample_gradients),
     Function(
         name="minimax_schedule",
         function=minimax_schedule,

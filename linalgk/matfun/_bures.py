@@ -9,7 +9,7 @@ import numpy as np
 from linalgk import _lag, _validate, _xp
 from linalgk._dispatch import Explanation
 from linalgk._results import Info
-from linalgk.matfun import _ops
+from linalgk.matfun import _ops, _traced
 from linalgk.matfun._bures_door import (
     Fault,
     asymmetry,
@@ -195,6 +195,16 @@ def bures_distance(
     array([[0.      , 2.236068],
            [2.236068, 0.      ]])
     """
+    traced = _traced.face(a, b, mean_a, mean_b, metric)
+    if traced is not None:
+        options = {
+            "mean_a": mean_a, "mean_b": mean_b, "squared": squared, "metric": metric,
+            "power": power, "assume_a": assume_a, "check_finite": check_finite, "on_fail": on_fail,
+        }  # fmt: skip
+        if return_info:
+            msg = "bures_distance: return_info is not for results that are differentiated or traced"
+            raise TypeError(msg)
+        return traced.bures_distance(a, b, bures_distance, options)
     check, policy = _validate.check_finite(check_finite), _validate.on_fail(on_fail)
     t, tolerance = real_power(power), asymmetry(assume_a)
     if (mean_a is None) != (mean_b is None):

@@ -9,34 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from linalgk import _lag, _validate, _xp
+from linalgk import _config, _lag, _validate, _xp
 from linalgk._results import Info
 from linalgk.matfun import _frechet, _ops
 from linalgk.matfun._apply import apply, checked, entered
 from linalgk.matfun._lyapunov import solve_sylvester
-from linalgk.matfun._paths import scan, solve
+from linalgk.matfun._pairs import Derivative
+from linalgk.matfun._paths import empty, scan, solve
+from linalgk.matfun._polar import polar
 from linalgk.matfun._report import finish
 from linalgk.matfun._spectral import ASYMMETRIC, OK, Call, Scalar
 
 _HALF = Fraction(1, 2)
-
-
-class Derivative(tuple[Any, ...]):
-    """A value and derivatives beside it: ``value, derivative`` with the attribute ``info``."""
-
-    _fields = ("value", "derivative")
-    value = property(operator.itemgetter(0), doc="The function's value.")
-    derivative = property(operator.itemgetter(1), doc="The tangent, or the first cotangent.")
-    info: Info
-
-    def __new__(cls, arrays: Any, info: Info) -> "Derivative":
-        self = super().__new__(cls, arrays)
-        self.info = info
-        return self
-
-    def __getnewargs__(self) -> tuple[Any, ...]:
-        """What a copy is made of."""
-        return tuple(self), self.info
 
 
 def derive(
@@ -95,23 +79,27 @@ def _shifted(flat: Any, damp: Any) -> Any:
 
 def _computed(flat: Any, way: Any, call: Call, forward: bool) -> tuple[Any, Any, Any, str]:
     """The function with its statuses, its value, the derivative, and how."""
+    if 0 in flat.shape:
+        return empty(flat), flat, way, "none"
     hermitian = call.assume_a in ("her", "pos")
-    if call.assume_a is None and 0 not in flat.shape:
+    if call.assume_a is None:
         status, _, _, _ = scan(flat, call)
         hermitian = call.rel_damp is not None or not (status == ASYMMETRIC).any()
-    if hermitian or 0 in flat.shape:
+    if hermitian:
         # careless asymmetry is taken out of the argument, and of the direction with it
         part = half if call.assume_a is not None else _same
         found, spectrum = _frechet.spectral(flat, call)
         shape = _frechet.shape_of(call, _xp.dtype_name(flat))
         way = part(way)
-        way = _with_top(spectrum, way, call) if forward else way
-        y = _frechet.first(spectrum, way, shape)
-        if not forward:
+        if forward:
+            y = _frechet.first(spectrum, _with_top(spectrum, way, call), shape)
+        else:
+            # L(A, G^H)^H: complex values of negative eigenvalues are conjugate
+            y = _ops.adjoint(_frechet.first(spectrum, _ops.adjoint(way), shape))
             y = part(_by_top(spectrum, y, call))
         return found, found.x, y, "eigh"
     if not forward:
-        flat = _ops.adjoint(flat)
+        flat = _lag.contiguous(_ops.adjoint(flat))
     found, y, method = _without_symmetry(flat, way, call)
     x = found.x if forward else _ops.adjoint(found.x)
     return found, x, y, method
@@ -195,8 +183,7 @@ def by_jax(evaluate: Any, primals: Any, others: Any, forward: bool) -> Derivativ
         value, tangent, info = jax.jvp(evaluate, primals, others, has_aux=True)
         return Derivative((value, tangent), info)
     value, pull, info = jax.vjp(evaluate, *primals, has_aux=True)
-    given = others[0] if len(others) == 1 else type(value)(*others, info)
-    return Derivative((value, *pull(given)), info)
+    return Derivative((value, *pull(*others)), info)
 
 
 def summed(x: Any, like: Any) -> Any:
@@ -206,3 +193,80 @@ def summed(x: Any, like: Any) -> Any:
     x = xp.sum(x, axis=tuple(range(extra))) if extra else x
     axes = tuple(i for i, k in enumerate(like.shape) if k == 1 and x.shape[i] > 1)
     return xp.sum(x, axis=axes, keepdims=True) if axes else x
+
+
+# ---- polar factors ----
+
+
+def derive_polar(a: Any, given: tuple[Any, ...], side: Any, options: Any) -> Derivative:
+    """Forward with one direction, backward with two cotangents."""
+    value = polar(a, side=side, **options)
+    with _lag.scope(a):
+        original, face, x, _ = entered(a)
+        names = ("da",) if len(given) == 1 else ("gu", "gh")
+        others = [entered(y) for y in given]
+        _xp.same_family(a=original, **dict(zip(names, (o[0] for o in others), strict=True)))
+        m, n = x.shape[-2:]
+        wanted = [tuple(x.shape), (*x.shape[:-2], *[n if side == "right" else m] * 2)]
+        for name, o, shape in zip(names, others, wanted, strict=False):
+            if tuple(o[2].shape) != shape:
+                msg = f"{name}: must have shape {shape}, got {tuple(o[2].shape)}"
+                raise ValueError(msg)
+        xp = _xp.namespace(x)
+        # the core has a small factor: A = U H with m >= n, or its adjoint
+        wide = m < n
+        outer = wide == (side == "right")
+        u, h = (face.enter(y) for y in value)
+        flat = [_flat(y) for y in (u, h, *(o[2] for o in others))]
+        u, h, *ways = (xp.astype(y, u.dtype, copy=False) for y in flat)
+        u = _ops.adjoint(u) if wide else u
+        small = half(_ops.adjoint(u) @ h @ u) if outer else h
+        whole = xp.all(xp.isfinite(xp.abs(u)), axis=(-2, -1))
+        u, small = (xp.where(whole[:, None, None], y, xp.zeros_like(y)) for y in (u, small))
+        threads = _config.num_threads()
+        if len(ways) == 1:
+            da = _ops.adjoint(ways[0]) if wide else ways[0]
+            du, dh = _frechet.polar_forward(u, small, da, threads)
+            if outer:
+                part = du @ small @ _ops.adjoint(u)
+                dh = u @ dh @ _ops.adjoint(u) + part + _ops.adjoint(part)
+            du = _ops.adjoint(du) if wide else du
+            derived = [_marked(du, whole, ways), _marked(dh, whole, ways)]
+            hand = [face.leave(xp.reshape(y, s), original) for y, s in
+                    zip(derived, wanted, strict=True)]  # fmt: skip
+            return Derivative((value, tuple(hand)), value.info)
+        gu, gh = ways
+        gu, gh = _ops.adjoint(gu) if wide else gu, half(gh)
+        if outer:
+            gu, gh = gu + 2 * gh @ u @ small, _ops.adjoint(u) @ gh @ u
+        ga = _frechet.polar_backward(u, small, gu, gh, threads)
+        ga = _marked(_ops.adjoint(ga) if wide else ga, whole, ways)
+        return Derivative((value, face.leave(xp.reshape(ga, wanted[0]), original)), value.info)
+
+
+def _flat(x: Any) -> Any:
+    xp = _xp.namespace(x)
+    return _lag.contiguous(xp.reshape(x, (math.prod(x.shape[:-2]), *x.shape[-2:])))
+
+
+def _marked(y: Any, whole: Any, ways: list[Any]) -> Any:
+    """NaN in members that have no factors, unless nobody asks for them."""
+    xp = _xp.namespace(y)
+    directed = [xp.any(x != 0, axis=(-2, -1)) for x in ways]
+    asked = functools.reduce(operator.or_, directed) & ~whole
+    return xp.where(asked[:, None, None], xp.full_like(y, float("nan")), y)
+
+
+def polar_by_jax(evaluate: Any, a: Any, others: Any, forward: bool) -> Derivative:
+    """As `by_jax`, for a pair of factors."""
+    jax = sys.modules["jax"]
+
+    def both(x: Any) -> Any:
+        found = evaluate(x)
+        return tuple(found), found
+
+    if forward:
+        _, tangents, value = jax.jvp(both, (a,), others, has_aux=True)
+        return Derivative((value, tangents), value.info)
+    _, pull, value = jax.vjp(both, a, has_aux=True)
+    return Derivative((value, *pull(tuple(others))), value.info)

@@ -13,8 +13,9 @@ from linalgk.matfun._spectral import Scalar
 
 # Largest denominator of a power whose differences are quotients of sums of positive terms.
 _ALGEBRAIC = 16
-# Arguments nearer to each other than this ratio take the series, whose terms then fall by 7.
-_NEAR, _TERMS = 0.75, 20
+# Arguments whose distance is at most this share of their sum take the series, whose terms fall by
+# it; less for large powers, whose coefficients grow.
+_NEAR, _TERMS = 1 / 7, 20
 
 
 class Rule(NamedTuple):
@@ -60,7 +61,8 @@ def second(rule: Rule, a: Any, b: Any, c: Any) -> Any:
     middle = xp.maximum(low, xp.minimum(high, c))
     high, low = xp.maximum(high, c), xp.minimum(low, c)
     small, large = xp.minimum(xp.abs(high), xp.abs(low)), xp.maximum(xp.abs(high), xp.abs(low))
-    near = (small > _NEAR * large) & (high * low > 0)
+    share = _NEAR / max(1.0, 0.5 * abs(float(rule.function.power)))
+    near = (large - small <= share * (large + small)) & (high * low > 0)
     if rule.cut is not None:
         near = near & (small > rule.cut)
     one = xp.ones_like(high)
@@ -95,7 +97,10 @@ def _fractional(rule: Rule, a: Any, b: Any) -> Any:
         turned = -same
     else:
         t = float(function.power)
-        logs = [s**t * xp.where(x < 0, rule.turn, 1.0) for s, x in ((size_a, a), (size_b, b))]
+        logs = [
+            xp.where(x < 0, rule.turn * s**t, xp.astype(s**t, same.dtype) * (1 + 0j))
+            for s, x in ((size_a, a), (size_b, b))
+        ]
         turned = -rule.turn * same
     mixed = (logs[0] - logs[1]) / gap
     same = xp.where(a < 0, turned, xp.astype(same, mixed.dtype))

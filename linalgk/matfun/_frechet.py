@@ -4,6 +4,7 @@ With eigenvectors at hand, ``L(A, G) = V (f[w_i, w_j] * V^H G V) V^H`` (Daleckii
 finite at repeated eigenvalues. Without symmetry, the function of ``[[A, G], [0, A]]``.
 """
 
+import contextlib
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from linalgk import _xp
 from linalgk.matfun import _divided, _ops, _static
-from linalgk.matfun._paths import scan
+from linalgk.matfun._paths import asymmetry, scan
 from linalgk.matfun._spectral import (
     OK,
     Call,
@@ -21,11 +22,14 @@ from linalgk.matfun._spectral import (
     blank,
     blas_for,
     decompose,
+    evaluate,
     put,
     take,
     usable,
 )
 
+# Largest order of the short way, for which no BLAS takes a second thread, and largest entry.
+_SMALL, _WIDE = 64, 1e12
 ROOT = Scalar("power", Fraction(1, 2))
 
 
@@ -55,6 +59,9 @@ def spectral(flat: Any, call: Call) -> tuple[Result, Spectrum]:
     """The function and what its derivatives need; members that are not Hermitian are failures."""
     if _xp.is_cuda(flat):
         return _spectral_on_device(flat, call)
+    quick = _quick(flat, call)
+    if quick is not None:
+        return quick
     status, largest, _, exact = scan(flat, call)
     bad = status != OK
     a = usable(flat, status) if bad.any() else flat
@@ -70,6 +77,30 @@ def spectral(flat: Any, call: Call) -> tuple[Result, Spectrum]:
         real = _xp.REAL[_xp.dtype_name(flat)]
         w = _xp.from_numpy(w, _xp.namespace(flat), like=flat, dtype=real)
     return result._replace(x=blank(result.x, status != OK), status=status), Spectrum(w, found.v)
+
+
+def _quick(flat: Any, call: Call) -> tuple[Result, Spectrum] | None:
+    """The same in few calls, for small real matrices that are clearly positive definite."""
+    if not isinstance(flat, np.ndarray) or flat.dtype.kind != "f" or flat.shape[-1] > _SMALL:
+        return None
+    if call.function.name != "power" or call.rel_damp is not None or call.rcond is not None:
+        return None
+    largest, defect, _ = _ops.HERMITIAN_SCAN(flat, call.threads)
+    eps = float(np.finfo(flat.dtype).eps)
+    # in this range powers neither overflow nor underflow
+    if not ((largest < _WIDE) & (largest > 1 / _WIDE)).all():
+        return None
+    if (defect > asymmetry(call, flat.shape[-1], eps) * largest).any():
+        return None
+    h = flat if not defect.any() else 0.5 * (flat + _ops.adjoint(flat))
+    w, v = _ops.EIGH(h, call.threads)
+    wide = w.astype(np.float64, copy=False)
+    if not (wide[:, 0] > 2 * eps * wide[:, -1]).all():
+        return None
+    f = evaluate(call.function, wide)
+    x = _ops.GRAM(v, np.sqrt(f).astype(flat.dtype), np.ones(len(w), flat.dtype), call.threads)
+    good = np.zeros(len(w), int)
+    return Result(x, good, good, wide[:, 0], "eigh"), Spectrum(wide, v)
 
 
 def _spectral_on_device(flat: Any, call: Call) -> tuple[Result, Spectrum]:
@@ -134,13 +165,29 @@ def _answered(y: Any, bad: Any, *directions: Any) -> Any:
     return xp.where(asked[:, None, None], xp.full_like(y, float("nan")), y)
 
 
+def _kernel(w: Any, shape: Shape) -> Any:
+    """First divided differences; those of square roots of clearly positive numbers at once."""
+    r = shape.function.power
+    half = shape.function.name == "power" and abs(r.numerator) == 1 and r.denominator == 2
+    if half and isinstance(w, np.ndarray) and shape.rcond is None:
+        eps = float(np.finfo(w.dtype).eps)
+        if (w[:, 0] > eps * w[:, -1]).all():
+            y = np.sqrt(w)
+            kernel = 1 / (y[:, :, None] + y[:, None, :])
+            if r > 0:
+                return kernel
+            z = 1 / y
+            return -kernel * (z[:, :, None] * z[:, None, :])
+    return _divided.first(_rule(w, shape, (1, 1)), w[:, :, None], w[:, None, :])
+
+
 def first(spectrum: Spectrum, g: Any, shape: Shape) -> Any:
     """``L(A, G)`` for any G, Hermitian or not."""
     (w, v), bad = _usable(spectrum)
     w, given = _prepared(w, shape), g
     with np.errstate(all="ignore"):
-        kernel = _divided.first(_rule(w, shape, (1, 1)), w[:, :, None], w[:, None, :])
-        with blas_for(g):
+        kernel = _kernel(w, shape)
+        with blas_for(g) if g.shape[-1] > _SMALL else contextlib.nullcontext():
             inner = _product(_ops.adjoint(v), _product(g, v, shape), shape)
             inner, unit = _weighted(kernel, inner, g)
             y = unit(_product(v, _product(inner, _ops.adjoint(v), shape), shape))
@@ -170,12 +217,14 @@ def _weighted(kernel: Any, x: Any, like: Any) -> tuple[Any, Any]:
     """``kernel * x`` in the dtype of x; the kernel's scale, if far from one, is put back later."""
     xp = _xp.namespace(x)
     if not isinstance(kernel, np.ndarray):
-        return xp.astype(kernel, like.dtype) * x, lambda y: y
+        return xp.astype(kernel, like.dtype) * x, _same
+    if 1e-9 < abs(kernel.max(initial=1.0)) < 1e9 and kernel.min(initial=1.0) > -1e9:
+        return kernel.astype(like.dtype, copy=False) * x, _same
     top = np.abs(kernel).max(axis=(1, 2), initial=0.0)
     exponent = np.frexp(np.where(np.isfinite(top) & (top > 0), top, 1.0))[1]
     exponent = np.where(np.abs(exponent) > 32, exponent, 0)
     if not exponent.any():
-        return kernel.astype(like.dtype, copy=False) * x, lambda y: y
+        return kernel.astype(like.dtype, copy=False) * x, _same
     half = exponent // 2
     # in two steps, because one power of two may leave the range of doubles
     kernel = kernel * np.ldexp(1.0, -half)[:, None, None]
@@ -183,8 +232,14 @@ def _weighted(kernel: Any, x: Any, like: Any) -> tuple[Any, Any]:
     return kernel.astype(like.dtype) * x, lambda y: _ops.scaled(y, exponent)
 
 
+def _same(y: Any) -> Any:
+    return y
+
+
 def _product(a: Any, b: Any, shape: Shape) -> Any:
     if isinstance(a, np.ndarray):
+        if a.shape[-1] <= _SMALL and a.size < 2 * _SMALL**2:
+            return np.matmul(a, b)
         return _ops.MATMUL(a, b, shape.threads)
     return a @ b
 

@@ -217,7 +217,10 @@ def odd_iteration(x: Any, coeffs: Any, tight: bool, gram: int, threads: int = 1)
         if tight and at == 0:
             size = xp.abs(r)
             rows = xp.max(xp.sum(size, axis=-1), axis=-1)
-            bound = xp.minimum(xp.sqrt(xp.sum(size**2, axis=(-2, -1))), rows)
+            squares = xp.sum(size**2, axis=(-2, -1))
+            # the root of zero has no derivative
+            squares = xp.where(squares > 0, squares, xp.ones_like(squares))
+            bound = xp.minimum(xp.sqrt(squares), rows)
             bound = xp.where(bound > 0, bound, xp.ones_like(bound))
             r = r / xp.astype(bound, r.dtype)[:, None, None]
             x = x / xp.astype(xp.sqrt(bound), x.dtype)[:, None, None]
@@ -406,6 +409,24 @@ def general_power(a: Any, t: float, threads: int = 1) -> Any:
     return total
 
 
+def polar(a: Any, left: bool, threads: int = 1) -> tuple[Any, Any, Any]:
+    """U (b, m, n), H (b, n, n) and a report (b, 4) of ``A = U H``, m >= n, entries near one.
+
+    With ``left`` and m = n it is ``A = H U``. H is exactly Hermitian. The report is ``||A - U H||``
+    (Frobenius, up to what U lacks of being unitary), the smallest singular value or about a lower
+    bound of it, steps, and a status: HARD where a kernel found no factors.
+    """
+    xp = _xp.namespace(a)
+    u, s, vh = xp.linalg.svd(a, full_matrices=False)
+    left = left and a.shape[-1] == a.shape[-2]
+    v, unitary = u if left else adjoint(vh), u @ vh
+    h = (v * xp.astype(s, a.dtype)[:, None, :]) @ adjoint(v)
+    h = 0.5 * (h + adjoint(h))
+    defect = norms(a - (h @ unitary if left else unitary @ h))
+    zero = xp.zeros_like(defect)
+    return unitary, h, xp.stack([defect, s[:, -1], zero, zero], axis=1)
+
+
 def _spd(dtype: str, n: int = 6, batch: int = 3) -> Any:
     rng = np.random.default_rng(0)
     a = rng.standard_normal((batch, n, 2 * n)).astype(dtype)
@@ -551,8 +572,16 @@ GENERAL_POWER = Op(
     "general_power", "matfun", general_power, (_cpu("schur", "general_power"),),
     lambda dtype: (_general(dtype), -0.3, 1),
 )  # fmt: skip
+POLAR = Op(
+    "polar", "matfun", polar, (_cpu("qdwh", "polar"),),
+    lambda dtype: (np.ascontiguousarray(adjoint(_rectangular(dtype))), False, 1),
+)  # fmt: skip
+POLAR_SVD = Op(
+    "polar_svd", "matfun", polar, (_cpu("qdwh", "polar_svd"),),
+    lambda dtype: (_general(dtype), True, 1),
+)  # fmt: skip
 OPS = (
     HERMITIAN_SCAN, EIGH, GRAM, CONGRUENCE, HERMITIAN_SQUARE, CONGRUENCE_INVERSE, CHORD, INVERSE,
     MATMUL, ROOT_ITERATION, SMALL_ROOT, POLYNOMIAL, SYMMETRISED, DB_STEP, ODD_ITERATION,
-    GENERAL_SQRT, GENERAL_LOG, GENERAL_POWER,
+    GENERAL_SQRT, GENERAL_LOG, GENERAL_POWER, POLAR, POLAR_SVD,
 )  # fmt: skip

@@ -109,6 +109,15 @@ def torch_face(*arrays: Any) -> Any:
     return _torch if _torch.wants(*arrays) else None
 
 
+def face(*arrays: Any) -> Any:
+    """The face of PyTorch or JAX, if their arrays ask for it."""
+    jax = sys.modules.get("jax")
+    if jax is not None and any(isinstance(x, jax.core.Tracer) for x in arrays):
+        prepare()
+        return jax_face()
+    return torch_face(*arrays)
+
+
 def is_compiled(a: Any) -> bool:
     """Whether ``torch.compile`` is looking."""
     torch = sys.modules.get("torch")
