@@ -83,6 +83,32 @@ def test_story_1_complex_root(story_1):
     assert_close(lk.sqrtm(-np.eye(2) + 0j), 1j * np.eye(2), 1e-15)
 
 
+# of the compiler itself
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_story_2_an_optimizer_in_torch(capsys):
+    torch = pytest.importorskip("torch")
+    names = run("examples/story_02.py")
+    assert capsys.readouterr().out.split() == ["tensor(True)", "True"]
+    for p, buf in zip(names["params"], names["bufs"], strict=True):
+        assert p.dtype == torch.bfloat16
+        want = -0.02 * lk.orthogonalize(buf.double(), steps=5)
+        # half an ulp of bfloat16 for the factor and half for the product
+        assert (p.double() - want).norm() <= 2.0**-7 * want.norm()
+    again = lk.InverseRoot(4, rel_damp=1e-12)
+    again.load_state_dict(names["ckpt"]["roots"])
+    assert torch.equal(torch.as_tensor(again.value), names["Z"])
+
+
+def test_story_3_whitening_in_jax(capsys):
+    pytest.importorskip("jax")
+    names = run("examples/story_03.py")
+    assert capsys.readouterr().out.startswith("(4, 50, 3) True (7, 3, 3)")
+    assert np.asarray(names["q"].info.converged).all()
+    # all rows are alike, so that the loss depends on the mean of the three columns alone: moving
+    # every entry by the same amount changes its scale, to which whitening is blind but for damping
+    assert abs(np.asarray(names["g"]).sum()) < 1e-2
+
+
 def test_story_9_lists_everything_and_writes_valid_json(capsys):
     def reject(name):
         raise ValueError(name)
@@ -184,7 +210,7 @@ def test_reference_lists_every_public_name():
     pages = "".join(p.read_text(encoding="utf-8") for p in (DOCS / "api").glob("*.rst"))
     listed = {line.strip() for line in pages.splitlines()}
     for name in lk.__all__:
-        if name in ("errors", "testing", "typing"):
+        if name in ("errors", "grad", "testing", "typing"):
             assert (DOCS / "api" / f"{name}.rst").exists()
         else:
             assert name in listed

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from linalgk.matfun import invsqrtm, polar, powm, sqrtm
+from linalgk.matfun import _traced, invsqrtm, polar, powm, sqrtm
 
 
 def composed(xp: Any, given: Any, value: Any, *, squared: bool, power: float) -> Any:
@@ -24,20 +24,32 @@ def composed(xp: Any, given: Any, value: Any, *, squared: bool, power: float) ->
     def trace(x: Any) -> Any:
         return xp.real(xp.einsum("...ii->...", x))
 
-    a, b = moved(a), moved(b)
-    roots = [sqrtm(x, assume_a="pos", on_fail="nan") for x in (b, a)]
-    nuclear = trace(polar(roots[0] @ roots[1], on_fail="nan")[1])
+    def kept(x: Any, axes: tuple[int, ...]) -> tuple[Any, Any]:
+        """Zeros for members that are not finite, so that they take no part, and which are."""
+        size = xp.sum(xp.abs(_fixed(x)), axes)
+        good = size - size == 0
+        return xp.where(good.reshape(*good.shape, *[1] * len(axes)), x, xp.zeros_like(x)), good
+
+    (a, good), (b, good_b) = (kept(moved(x), (-2, -1)) for x in (a, b))
+    roots = [kept(sqrtm(x, assume_a="pos", on_fail="nan"), (-2, -1)) for x in (b, a)]
+    nuclear = trace(polar(roots[0][0] @ roots[1][0], on_fail="nan")[1])
+    good = good & good_b & roots[0][1] & roots[1][1]
     square = (trace(a) + trace(b) - 2 * nuclear) / power**2
     if mean_a is not None:
-        square = square + xp.sum(xp.abs(mean_a - mean_b) ** 2, -1)
+        gap, good_mean = kept(mean_a - mean_b, (-1,))
+        square, good = square + xp.sum(xp.real(gap * xp.conj(gap)), -1), good & good_mean
     if value is not None:
         square = value + (square - _fixed(square))
-    positive = square > 0
-    safe = xp.where(positive, square, xp.ones_like(square))
+    positive = good & (square > 0)
+    result = xp.where(positive, square, xp.zeros_like(square))
     if squared:
-        return square if value is not None else xp.where(positive, square, 0 * square)
-    return xp.where(positive | (square != square), xp.sqrt(safe), xp.zeros_like(square))
+        result = xp.where(good, square, result) if value is not None else result
+    else:
+        # the root of zero has no derivative
+        result = xp.where(positive, xp.sqrt(xp.where(positive, square, 1 + 0 * square)), result)
+    return xp.where(good, result, xp.full_like(result, float("nan")))
 
 
 def _fixed(x: Any) -> Any:
-    return x.detach()
+    """Without derivatives."""
+    return x.detach() if hasattr(x, "detach") else _traced.fixed(x)

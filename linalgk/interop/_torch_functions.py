@@ -75,11 +75,14 @@ def known(cls: Any) -> Callable[..., Any]:
         {"forward": staticmethod(forward), "backward": staticmethod(cls.backward)},
     )  # fmt: skip
 
+    compute = cls.forward
+
     def call(*args: Any) -> Any:
         if torch.compiler.is_compiling():
-            return plain.apply(*args)
+            wanted = [x for x in args if isinstance(x, Tensor) and x.requires_grad]
+            return plain.apply(*args) if wanted and torch.is_grad_enabled() else compute(*args)
         if is_undifferentiated():
-            return quick.apply(*args) if torch.is_grad_enabled() else cls.forward(*args)
+            return quick.apply(*args) if torch.is_grad_enabled() else compute(*args)
         return cls.apply(*args)
 
     return call

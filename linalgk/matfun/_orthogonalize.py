@@ -77,7 +77,7 @@ def orthogonalize(
         For ``coeffs="minimax"`` (then implied): every singular value above ``LOWER`` times the
         norm bound ends within ``tol`` of one.
     compute_dtype : str or dtype, optional
-        Precision of the computation.
+        Precision of the computation; for "float16" and "bfloat16" it is float32.
     check_finite, on_fail, out, return_info
         As in `sqrtm`.
 
@@ -166,6 +166,8 @@ def _orthogonalize(
         target = _validate.out(out, original, tuple(x.shape), dtype)
     name, table, tight = plan_steps(coeffs, steps, tol, _xp.REAL[dtype])
     _validate.choice("method", method, METHODS)
+    if str(compute_dtype).rpartition(".")[2] in HALF:
+        compute_dtype = "float32" if dtype not in _xp.COMPLEX else "complex64"
     work = _validate.compute_dtype(compute_dtype, dtype)
     flat = xp.reshape(x, (math.prod(batch), m, n))
     flat = flat if work == dtype else xp.astype(flat, _xp.dtype_of(xp, work))
