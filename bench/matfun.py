@@ -323,6 +323,8 @@ PROBLEMS: list[Problem] = [
 def _linalgk(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
     import linalgk as lk
 
+    if problem.function == gradients.FUNCTION:
+        return gradients.linalgk(problem, arrays)
     function = getattr(lk, problem.function)
     options = dict(problem.options)
     if problem.function == "minimax_schedule":
@@ -505,7 +507,7 @@ def _peer(
 
 
 PEERS: list[Peer] = [
-    _peer(LINALGK, "linalgk", lambda problem: True, _linalgk),  # noqa: ARG005
+    Peer(LINALGK, "linalgk", lambda problem: True, _linalgk, export=polar.export),  # noqa: ARG005
     _peer(SCIPY, "scipy", lambda p: p.function == "sqrtm", _scipy_sqrtm),
     _peer("scipy inv(sqrtm)", "scipy", lambda p: p.function == "invsqrtm", _scipy_sqrtm),
     _peer(NUMPY_EIGH, "numpy", _is_hermitian, _numpy_eigh),

@@ -376,7 +376,8 @@ import importlib, importlib.util, pkgutil, sys
 sys.path.insert(0, {tests!r})
 import linalgk, test_rooms
 needs = {{"optim": "torch", "interop._torch": "torch", "interop._jax": "jax"}}
-missing = [f"linalgk.{{name}}" for name, library in needs.items() if not importlib.util.find_spec(library)]
+found = {{name: importlib.util.find_spec(library) for name, library in needs.items()}}
+missing = [f"linalgk.{{name}}" for name, spec in found.items() if spec is None]
 for found in pkgutil.walk_packages(linalgk.__path__, "linalgk.", onerror=lambda name: None):
     if not found.name.endswith("__main__") and not found.name.startswith(tuple(missing)):
         importlib.import_module(found.name)

@@ -8,6 +8,7 @@ from .matfun_eigh import mirror
 
 # Rows of the product computed at once; what lies left of the diagonal block is left out.
 _PANELS = 4
+_TEMPORARY = 4_096  # entries that stay in the cache of a core
 
 
 def _real_diagonal(x, start, stop):
@@ -32,6 +33,31 @@ def congruence(a, v, threads):
         _real_diagonal(out, start, stop)
 
     run(work, batch, threads)
+    return out
+
+
+def root_derivative(g, v, y, inverse, part, threads):
+    """``V (K * V^H G V) V^H``, ``K_ij = 1/(y_i + y_j)``, for inverses times -1/(y_i y_j)."""
+    batch, n, _ = g.shape
+    out, y = np.empty((batch, n, n), v.dtype), y.astype(v.real.dtype, copy=False)
+    step = max(1, _TEMPORARY // n**2) if n else 1
+
+    def work(start, stop):
+        for first in range(start, stop, step):
+            some = slice(first, min(first + step, stop))
+            own, roots = v[some], y[some]
+            left = own.swapaxes(-1, -2)
+            left = np.conj(left) if v.dtype.kind == "c" else left
+            inner = left @ (g[some] @ own)
+            inner /= roots[:, :, None] + roots[:, None, :]
+            if inverse:
+                inner /= -(roots[:, :, None] * roots[:, None, :])
+            result = np.matmul(own, inner @ left, out=out[some])
+            if part:
+                result += np.conj(result.swapaxes(-1, -2))
+                result *= 0.5
+
+    run(work, batch, threads if g.size > 2_000 else 1)
     return out
 
 

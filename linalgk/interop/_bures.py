@@ -46,7 +46,9 @@ def composed(xp: Any, given: Any, value: Any, *, squared: bool, power: float) ->
         result = xp.where(good, square, result) if value is not None else result
     else:
         # the root of zero has no derivative
-        result = xp.where(positive, xp.sqrt(xp.where(positive, square, 1 + 0 * square)), result)
+        result = xp.where(
+            positive, xp.sqrt(xp.where(positive, square, xp.ones_like(square))), result
+        )
     return xp.where(good, result, xp.full_like(result, float("nan")))
 
 

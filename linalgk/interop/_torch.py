@@ -2,17 +2,19 @@
 
 import functools
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from linalgk import _lag, _validate, _xp
+from linalgk import _config, _lag, _validate, _xp
 from linalgk.interop._bures import composed
 from linalgk.interop._torch_functions import (
     Given,
+    Short,
     general_of,
+    is_undifferentiated,
     lyapunov_of,
     orthogonalize_of,
     polar_of,
@@ -21,7 +23,8 @@ from linalgk.interop._torch_functions import (
     sylvester_of,
 )
 from linalgk.interop._torch_ops import flat_batch, function, read, written
-from linalgk.matfun import _apply, _general, _lyapunov, _paths, _static
+from linalgk.matfun import _apply, _frechet, _general, _lyapunov, _ops, _paths, _static
+from linalgk.matfun._apply import POLICIES
 from linalgk.matfun._spectral import NONFINITE, OK, Call, Scalar
 
 _DIRECT = ("auto", "eigh", "closed_form")
@@ -83,6 +86,9 @@ def matrix_function(
     """A function of the matrices, differentiable in them and in the damping."""
     if torch.compiler.is_compiling():
         return compiled_function(name, *_KINDS[name], a, options)
+    short = _short(name, scalar, methods, a, options)
+    if short is not None:
+        return short
     blind = is_blind(a)
     _refused(name, options, blind)
     policy = "nan" if blind else _validate.on_fail(options.get("on_fail"))
@@ -115,6 +121,56 @@ def matrix_function(
         result = result.to(dtype)
     result = result[0, 0] if scalar_input else result
     return result if info is None else (result, info)
+
+
+class _Known(NamedTuple):
+    """A root of NumPy arrays and what its derivative needs."""
+
+    x: Any
+    spectrum: Any
+    inverse: bool
+    part: bool
+    threads: int
+
+    def derivative(self, g: Any) -> Any:
+        w, v = self.spectrum
+        return _ops.ROOT_DERIVATIVE(g, v, np.sqrt(w), self.inverse, self.part, self.threads)
+
+
+_ROOTS = ("sqrtm", "invsqrtm")
+_USUAL = {"method": ("auto",), "damp": (0,), "rel_damp": (0,), "on_fail": (None, *POLICIES)}
+_REAL = (torch.float32, torch.float64)
+
+
+def _short(
+    name: str, scalar: Scalar, methods: tuple[str, ...], a: Tensor, options: dict[str, Any]
+) -> Tensor | None:  # fmt: skip
+    """Square roots of small real matrices on the host in few calls, if nothing is unusual."""
+    if name not in _ROOTS or a.dtype not in _REAL or a.device.type != "cpu" or a.ndim < 2:
+        return None
+    n, assume = a.shape[-1], options.get("assume_a")
+    if a.shape[-2] != n or not 1 < n <= _frechet.SMALL or not a.numel() or assume == "gen":
+        return None
+    for word, value in options.items():
+        if word == "assume_a" or value is None or word == "check_finite":
+            continue
+        usual = _USUAL.get(word, (False,))
+        if isinstance(value, Tensor | np.ndarray) or value not in usual:
+            return None
+    if not is_undifferentiated():
+        return None
+    # what is not finite is no short way
+    call, spec = _settled(
+        name, scalar, methods, assume, "auto", None, None, False, None, n, True, "nan"
+    )
+    call = call._replace(threads=_config.num_threads())
+    flat = np.ascontiguousarray(a.detach().numpy()).reshape(-1, n, n)
+    found = _frechet.quick(flat, call)
+    if found is None:
+        return None
+    known = _Known(found[0].x, found[1], scalar.inverse, assume is not None, call.threads)
+    result: Tensor = Short.apply(a, known, spec)
+    return result
 
 
 @functools.lru_cache(maxsize=256)

@@ -120,16 +120,39 @@ class Spectral(Function):
         if g is None:
             return None, None
         a, w, v = ctx.saved_tensors
-        return hermitian_part(frechet_of(a.mH, w, v, g, ctx.spec), ctx.spec), None
+        return frechet_of(a.mH, w, v, g, ctx.spec), None
 
     @staticmethod
     def jvp(ctx: Any, da: Any, _spec: Any) -> Any:
         a, w, v = ctx.saved_tensors
-        return frechet_of(a, w, v, hermitian_part(da, ctx.spec), ctx.spec), None, None
+        return frechet_of(a, w, v, da, ctx.spec), None, None
+
+
+class Short(torch.autograd.Function):
+    """A square root that is known already, with its eigenvectors on the host."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, given: Any, spec: str) -> Any:
+        ctx.given, ctx.spec = given, spec
+        ctx.save_for_backward(a)
+        return torch.from_numpy(given.x.reshape(a.shape))
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        (a,), given = ctx.saved_tensors, ctx.given
+        if torch.is_grad_enabled():
+            w = torch.from_numpy(given.spectrum.w.reshape(a.shape[:-1]))
+            v = torch.from_numpy(given.spectrum.v.reshape(a.shape))
+            return frechet_of(a.mH, w, v, g, ctx.spec), None, None
+        y = given.derivative(g.numpy().reshape(given.x.shape))
+        return torch.from_numpy(y.reshape(a.shape)), None, None
 
 
 class Frechet(Function):
-    """``L(A, G)``; A is there to be differentiated by, its eigenvectors to compute with."""
+    """``L(A, G)``; A is there to be differentiated by, its eigenvectors to compute with.
+
+    Where the caller said that A is Hermitian, of the Hermitian part of G alone.
+    """
 
     @staticmethod
     def forward(a: Tensor, w: Tensor, v: Tensor, g: Tensor, spec: str) -> Any:  # noqa: ARG004
@@ -145,8 +168,8 @@ class Frechet(Function):
         a, w, v, g = ctx.saved_tensors
         by_a = by_g = None
         if ctx.needs_input_grad[0]:
-            by_a = second_of(a.mH, w, v, g.mH, h, ctx.spec)
-            by_a = hermitian_part(by_a, ctx.spec)
+            ways = hermitian_part(g.mH, ctx.spec), hermitian_part(h, ctx.spec)
+            by_a = hermitian_part(second_of(a.mH, w, v, *ways, ctx.spec), ctx.spec)
         if ctx.needs_input_grad[3]:
             by_g = frechet_of(a.mH, w, v, h, ctx.spec)
         return by_a, None, None, by_g, None
@@ -156,8 +179,8 @@ class Frechet(Function):
         a, w, v, g = ctx.saved_tensors
         by_a = by_g = None
         if da is not None:
-            da = hermitian_part(da, ctx.spec)
-            by_a = second_of(a, w, v, g, da, ctx.spec)
+            ways = hermitian_part(g, ctx.spec), hermitian_part(da, ctx.spec)
+            by_a = hermitian_part(second_of(a, w, v, *ways, ctx.spec), ctx.spec)
         if dg is not None:
             by_g = frechet_of(a, w, v, dg, ctx.spec)
         return added(by_a, by_g)

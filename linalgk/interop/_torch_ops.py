@@ -185,7 +185,8 @@ def _derivative(
 
 @operator("frechet")
 def frechet(w: Tensor, v: Tensor, g: Tensor, spec: str) -> Tensor:
-    return _derivative(_frechet.first, w, v, (g,), spec)
+    part = is_hermitian(spec)
+    return _derivative(functools.partial(_frechet.first, part=part), w, v, (g,), spec)
 
 
 @operator("frechet_second")

@@ -7,7 +7,7 @@ import numpy as np
 
 from linalgk import _config, _lag, _validate, _xp
 from linalgk._dispatch import Explanation
-from linalgk.matfun import _device, _general, _ops, _static, _traced
+from linalgk.matfun import _device, _frechet, _general, _ops, _static, _traced
 from linalgk.matfun._paths import SMALL, choose_method, empty, scan, solve, steps_table
 from linalgk.matfun._report import finish, make_info
 from linalgk.matfun._spectral import ASYMMETRIC, OK, Call, Scalar
@@ -107,10 +107,16 @@ def quick(a: Any, function: Scalar) -> Any:
     """The whole call for small real NumPy arrays when nothing is unusual, else None."""
     shape, dtype = a.shape, a.dtype
     n = shape[-1] if len(shape) > 1 else 0
-    if not 1 < n <= SMALL or shape[-2] != n or not a.flags.c_contiguous:
+    if not 1 < n <= _frechet.SMALL or shape[-2] != n or not a.flags.c_contiguous:
         return None
     if dtype is not _DOUBLE and dtype is not _SINGLE:
         return None
+    if n > SMALL:
+        if not a.size or _config.current().backend == "reference":
+            return None
+        call = Call(function, None, "auto", None, None, None, None, _config.num_threads())
+        found = _frechet.quick(a.reshape(-1, n, n), call)
+        return None if found is None else found[0].x.reshape(shape)
     key = (dtype is _DOUBLE, id(function), _config.current().backend)
     ready = _prepared.get(key)
     if ready is None:

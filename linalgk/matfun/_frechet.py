@@ -4,7 +4,6 @@ With eigenvectors at hand, ``L(A, G) = V (f[w_i, w_j] * V^H G V) V^H`` (Daleckii
 finite at repeated eigenvalues. Without symmetry, the function of ``[[A, G], [0, A]]``.
 """
 
-import contextlib
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -29,8 +28,10 @@ from linalgk.matfun._spectral import (
 )
 
 # Largest order of the short way, for which no BLAS takes a second thread, and largest entry.
-_SMALL, _WIDE = 64, 1e12
-ROOT = Scalar("power", Fraction(1, 2))
+SMALL, _WIDE = 64, 1e12
+_EPS = {name: float(np.finfo(name).eps) for name in ("float32", "float64")}
+_HALF = Fraction(1, 2)
+ROOT = Scalar("power", _HALF)
 
 
 class Spectrum(NamedTuple):
@@ -59,9 +60,9 @@ def spectral(flat: Any, call: Call) -> tuple[Result, Spectrum]:
     """The function and what its derivatives need; members that are not Hermitian are failures."""
     if _xp.is_cuda(flat):
         return _spectral_on_device(flat, call)
-    quick = _quick(flat, call)
-    if quick is not None:
-        return quick
+    short = quick(flat, call)
+    if short is not None:
+        return short
     status, largest, _, exact = scan(flat, call)
     bad = status != OK
     a = usable(flat, status) if bad.any() else flat
@@ -79,28 +80,33 @@ def spectral(flat: Any, call: Call) -> tuple[Result, Spectrum]:
     return result._replace(x=blank(result.x, status != OK), status=status), Spectrum(w, found.v)
 
 
-def _quick(flat: Any, call: Call) -> tuple[Result, Spectrum] | None:
+def quick(flat: Any, call: Call) -> tuple[Result, Spectrum] | None:
     """The same in few calls, for small real matrices that are clearly positive definite."""
-    if not isinstance(flat, np.ndarray) or flat.dtype.kind != "f" or flat.shape[-1] > _SMALL:
+    if not isinstance(flat, np.ndarray) or flat.dtype.kind != "f" or flat.shape[-1] > SMALL:
         return None
-    if call.function.name != "power" or call.rel_damp is not None or call.rcond is not None:
+    if call.function.factors is None or call.rel_damp is not None or call.rcond is not None:
         return None
     largest, defect, _ = _ops.HERMITIAN_SCAN(flat, call.threads)
-    eps = float(np.finfo(flat.dtype).eps)
-    # in this range powers neither overflow nor underflow
-    if not ((largest < _WIDE) & (largest > 1 / _WIDE)).all():
-        return None
-    if (defect > asymmetry(call, flat.shape[-1], eps) * largest).any():
-        return None
-    h = flat if not defect.any() else 0.5 * (flat + _ops.adjoint(flat))
+    eps = _EPS[flat.dtype.name]
+    h = flat
+    if defect.any():
+        if not (defect <= asymmetry(call, flat.shape[-1], eps) * largest).all():
+            return None
+        h = 0.5 * (flat + _ops.adjoint(flat))
     w, v = _ops.EIGH(h, call.threads)
     wide = w.astype(np.float64, copy=False)
-    if not (wide[:, 0] > 2 * eps * wide[:, -1]).all():
+    low, high = wide[:, 0], wide[:, -1]
+    # in this range powers neither overflow nor underflow; NaN is nowhere
+    if not ((low > 2 * eps * high) & (high < _WIDE) & (low > 1 / _WIDE)).all():
         return None
-    f = evaluate(call.function, wide)
-    x = _ops.GRAM(v, np.sqrt(f).astype(flat.dtype), np.ones(len(w), flat.dtype), call.threads)
+    # of mantissas near one, so that scaled matrices have the same digits
+    step = call.function.root
+    units = -(-np.frexp(high)[1] // step)
+    f = evaluate(call.function, np.ldexp(wide, -step * units[:, None]))
+    scale = np.ldexp(1.0, units * call.function.power.numerator).astype(flat.dtype)
+    x = _ops.GRAM(v, np.sqrt(f).astype(flat.dtype), scale, call.threads)
     good = np.zeros(len(w), int)
-    return Result(x, good, good, wide[:, 0], "eigh"), Spectrum(wide, v)
+    return Result(x, good, good, low, "eigh"), Spectrum(wide, v)
 
 
 def _spectral_on_device(flat: Any, call: Call) -> tuple[Result, Spectrum]:
@@ -165,32 +171,34 @@ def _answered(y: Any, bad: Any, *directions: Any) -> Any:
     return xp.where(asked[:, None, None], xp.full_like(y, float("nan")), y)
 
 
-def _kernel(w: Any, shape: Shape) -> Any:
-    """First divided differences; those of square roots of clearly positive numbers at once."""
-    r = shape.function.power
-    half = shape.function.name == "power" and abs(r.numerator) == 1 and r.denominator == 2
-    if half and isinstance(w, np.ndarray) and shape.rcond is None:
-        eps = float(np.finfo(w.dtype).eps)
-        if (w[:, 0] > eps * w[:, -1]).all():
-            y = np.sqrt(w)
-            kernel = 1 / (y[:, :, None] + y[:, None, :])
-            if r > 0:
-                return kernel
-            z = 1 / y
-            return -kernel * (z[:, :, None] * z[:, None, :])
-    return _divided.first(_rule(w, shape, (1, 1)), w[:, :, None], w[:, None, :])
+def roots_of(spectrum: Spectrum, shape: Shape) -> Any:
+    """Roots of the eigenvalues, if they are all it takes: of clearly positive ones, for NumPy."""
+    w, r = spectrum.w, shape.function.power
+    if shape.function.name != "power" or abs(r) != _HALF or shape.rcond is not None:
+        return None
+    if not isinstance(w, np.ndarray) or not isinstance(spectrum.v, np.ndarray):
+        return None
+    eps = _EPS[_xp.REAL[spectrum.v.dtype.name]]
+    if not ((w[:, 0] > eps * w[:, -1]) & (w[:, 0] > 1 / _WIDE) & (w[:, -1] < _WIDE)).all():
+        return None
+    return np.sqrt(w)
 
 
-def first(spectrum: Spectrum, g: Any, shape: Shape) -> Any:
-    """``L(A, G)`` for any G, Hermitian or not."""
+def first(spectrum: Spectrum, g: Any, shape: Shape, part: bool = False) -> Any:
+    """``L(A, G)`` for any G, Hermitian or not; with ``part`` its Hermitian part."""
+    y = roots_of(spectrum, shape)
+    if y is not None:
+        return _ops.ROOT_DERIVATIVE(
+            g, spectrum.v, y, shape.function.inverse, part, shape.threads
+        )  # fmt: skip
     (w, v), bad = _usable(spectrum)
     w, given = _prepared(w, shape), g
-    with np.errstate(all="ignore"):
-        kernel = _kernel(w, shape)
-        with blas_for(g) if g.shape[-1] > _SMALL else contextlib.nullcontext():
-            inner = _product(_ops.adjoint(v), _product(g, v, shape), shape)
-            inner, unit = _weighted(kernel, inner, g)
-            y = unit(_product(v, _product(inner, _ops.adjoint(v), shape), shape))
+    with np.errstate(all="ignore"), blas_for(g):
+        kernel = _divided.first(_rule(w, shape, (1, 1)), w[:, :, None], w[:, None, :])
+        inner = _product(_ops.adjoint(v), _product(g, v, shape), shape)
+        inner, unit = _weighted(kernel, inner, g)
+        y = unit(_product(v, _product(inner, _ops.adjoint(v), shape), shape))
+    y = 0.5 * (y + _ops.adjoint(y)) if part else y
     return _answered(y, bad, given)
 
 
@@ -218,8 +226,6 @@ def _weighted(kernel: Any, x: Any, like: Any) -> tuple[Any, Any]:
     xp = _xp.namespace(x)
     if not isinstance(kernel, np.ndarray):
         return xp.astype(kernel, like.dtype) * x, _same
-    if 1e-9 < abs(kernel.max(initial=1.0)) < 1e9 and kernel.min(initial=1.0) > -1e9:
-        return kernel.astype(like.dtype, copy=False) * x, _same
     top = np.abs(kernel).max(axis=(1, 2), initial=0.0)
     exponent = np.frexp(np.where(np.isfinite(top) & (top > 0), top, 1.0))[1]
     exponent = np.where(np.abs(exponent) > 32, exponent, 0)
@@ -238,8 +244,6 @@ def _same(y: Any) -> Any:
 
 def _product(a: Any, b: Any, shape: Shape) -> Any:
     if isinstance(a, np.ndarray):
-        if a.shape[-1] <= _SMALL and a.size < 2 * _SMALL**2:
-            return np.matmul(a, b)
         return _ops.MATMUL(a, b, shape.threads)
     return a @ b
 

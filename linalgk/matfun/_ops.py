@@ -81,6 +81,22 @@ def congruence(a: Any, v: Any, threads: int = 1) -> Any:
     return 0.5 * (product + adjoint(product))
 
 
+def root_derivative(
+    g: Any, v: Any, y: Any, inverse: bool, part: bool, threads: int = 1
+) -> Any:  # fmt: skip
+    """``V (K * V^H G V) V^H`` with ``K_ij = 1/(y_i + y_j)``, for inverses times -1/(y_i y_j).
+
+    The derivative of a square root with eigenvalues y (b, n); with ``part`` its Hermitian part.
+    """
+    xp = _xp.namespace(g)
+    y = xp.astype(y, g.dtype)
+    kernel = 1 / (y[:, :, None] + y[:, None, :])
+    if inverse:
+        kernel = -kernel / (y[:, :, None] * y[:, None, :])
+    x = v @ ((kernel * (adjoint(v) @ (g @ v))) @ adjoint(v))
+    return 0.5 * (x + adjoint(x)) if part else x
+
+
 def hermitian_square(y: Any, threads: int = 1) -> Any:
     """``Y^2`` of Hermitian members, exactly Hermitian."""
     product = y @ y
@@ -506,6 +522,12 @@ CONGRUENCE = Op(
     "congruence", "matfun", congruence, (_cpu("congruence", "congruence"),),
     lambda dtype: (_symmetric(dtype), _spd(dtype) / 8, 1),
 )  # fmt: skip
+ROOT_DERIVATIVE = Op(
+    "root_derivative", "matfun", root_derivative, (_cpu("congruence", "root_derivative"),),
+    lambda dtype: (
+        _spd(dtype), np.linalg.eigh(_spd(dtype))[1], np.arange(1.0, 19).reshape(3, 6), True, True, 1
+    ),
+)  # fmt: skip
 HERMITIAN_SQUARE = Op(
     "hermitian_square", "matfun", hermitian_square, (_cpu("congruence", "hermitian_square"),),
     lambda dtype: (_symmetric(dtype), 1),
@@ -584,4 +606,5 @@ OPS = (
     HERMITIAN_SCAN, EIGH, GRAM, CONGRUENCE, HERMITIAN_SQUARE, CONGRUENCE_INVERSE, CHORD, INVERSE,
     MATMUL, ROOT_ITERATION, SMALL_ROOT, POLYNOMIAL, SYMMETRISED, DB_STEP, ODD_ITERATION,
     GENERAL_SQRT, GENERAL_LOG, GENERAL_POWER, POLAR, POLAR_SVD,
+    ROOT_DERIVATIVE,
 )  # fmt: skip

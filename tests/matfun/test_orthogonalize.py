@@ -230,14 +230,12 @@ def test_jax_under_jit_and_vmap():
     np.testing.assert_allclose(got, lk.orthogonalize(x, coeffs="muon"), atol=1e-12)
 
 
-def test_jax_hands_info_through_jit_and_refuses_derivatives():
+def test_jax_hands_info_through_jit():
     jax = pytest.importorskip("jax")
     x = jax.numpy.asarray(matrix(5, 9, np.linspace(0.2, 1, 5)))
     u, info = jax.jit(lambda a: lk.orthogonalize(a, return_info=True))(x)
     assert u.shape == (5, 9)
     assert bool(info.converged)
-    with pytest.raises(TypeError, match="derivatives"):
-        jax.grad(lambda a: lk.orthogonalize(a).sum())(x)
 
 
 @pytest.mark.parametrize("name", ["polar_express", "prism", "auon", "aol"])
