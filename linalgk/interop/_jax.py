@@ -32,9 +32,14 @@ def _known(name: str, compute: Callable[..., Any], like: int) -> Primitive:
     def run(*arrays: Any, **options: Any) -> Any:
         return compute(*arrays, **options)
 
+    @functools.lru_cache(maxsize=64)
+    def compiled(**options: Any) -> Any:
+        # one function for each set of options, because JAX compiles by the function's identity
+        return jax.jit(functools.partial(run, **options))
+
     @primitive.def_impl
     def _(*arrays: Any, **options: Any) -> Any:
-        return jax.jit(functools.partial(run, **options))(*arrays)
+        return compiled(**options)(*arrays)
 
     @primitive.def_abstract_eval
     def _(*arrays: Any, **_options: Any) -> Any:

@@ -125,7 +125,7 @@ _DIFFERENTIABLE = (
     "sqrtm", "invsqrtm", "inv_root", "powm", "logm", "polar", "orthogonalize", "solve_lyapunov",
     "solve_sylvester", "bures_distance",
 )  # fmt: skip
-_ARRAYS = ("numpy", "cupy", "torch (CPU)", "jax", "array_api")
+_ARRAYS = ("numpy", "cupy", "torch", "jax", "array_api")
 
 
 def _record(

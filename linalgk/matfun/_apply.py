@@ -66,7 +66,7 @@ def _apply(
     flat = _damped(flat, damp, batch)
     flat = _lag.contiguous(flat)
     found: Any = None
-    if face.family == "cupy" and math.prod(flat.shape):
+    if _xp.is_cuda(flat) and math.prod(flat.shape):
         found = _device.compute(flat, call, policy)
     settled = found is not None
     if not settled:

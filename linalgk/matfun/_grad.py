@@ -137,11 +137,13 @@ def invsqrtm_jvp(
 
     Parameters
     ----------
-    a, da, assume_a, check_finite, on_fail
+    a, da, assume_a
         As in `sqrtm_jvp`.
     damp, rel_damp, rcond
         As in `invsqrtm`. The derivative of ``rel_damp`` follows the largest eigenvalue; that of
         ``rcond`` leaves the eigenvalues zero that are cut off.
+    check_finite, on_fail
+        As in `sqrtm_jvp`.
 
     Returns
     -------
@@ -177,9 +179,9 @@ def invsqrtm_vjp(
 
     Parameters
     ----------
-    a, g, assume_a, check_finite, on_fail
+    a, g, assume_a
         As in `sqrtm_vjp`.
-    damp, rel_damp, rcond
+    damp, rel_damp, rcond, check_finite, on_fail
         As in `invsqrtm_jvp`.
 
     Returns
