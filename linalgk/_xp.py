@@ -24,7 +24,7 @@ def _same(x: Any, _like: Any = None) -> Any:
 
 
 def _torch_enter(x: Any) -> Any:
-    if x.requires_grad:
+    if x.requires_grad and sys.modules["torch"].is_grad_enabled():
         msg = (
             "array: a torch tensor that requires grad would be detached silently; call .detach() "
             "(this function has no derivatives)"
@@ -33,7 +33,7 @@ def _torch_enter(x: Any) -> Any:
     if x.device.type not in ("cpu", "cuda"):
         return x
     # a lazily conjugated tensor has no view in another library
-    x = x.resolve_conj().resolve_neg()
+    x = x.detach().resolve_conj().resolve_neg()
     if x.device.type == "cpu":
         return x.numpy()
     library = cupy()

@@ -143,14 +143,32 @@ def by_eigenvectors(a: Any, call: Call, rel_damp: Any) -> tuple[Any, Any, Any]:
     """As `_static.by_eigenvectors`, with derivatives; a is Hermitian to the bit."""
     xp = jnp
     if not isinstance(rel_damp, int | float) or rel_damp:
-        top = jnp.linalg.eigvalsh(a)[:, -1]
-        extra = xp.real(_static.per_member(rel_damp, a))[:, 0, 0] * xp.maximum(top, 0)
+        extra = xp.real(_static.per_member(rel_damp, a))[:, 0, 0] * xp.maximum(_largest(a), 0)
         a = a + xp.astype(extra, a.dtype)[:, None, None] * _ops.eye_like(a)
     fixed = jax.lax.stop_gradient(a)
     found = _static.by_spectrum(fixed, call, 0)
     shape = _frechet.shape_of(call._replace(rel_damp=None), str(a.dtype))
     w = xp.where(found.good[:, None], found.w, xp.full_like(found.w, float("nan")))
     return a, value_p.bind(a, found.x, w, found.v, shape=shape), found.good
+
+
+def _largest(a: Any) -> Any:
+    """The largest eigenvalue of Hermitian matrices, right to the second derivative.
+
+    ``tr P A + tr P Y R Y`` with the projector P of trace one on its eigenvectors, ``Y = A - w I``
+    and the pseudo-inverse R of -Y; that of a library has no second derivative where any two
+    eigenvalues are equal.
+    """
+    fixed, n = jax.lax.stop_gradient(a), a.shape[-1]
+    usable = jnp.isfinite(jnp.abs(fixed)).all((-2, -1))[:, None, None]
+    w, v = jnp.linalg.eigh(jnp.where(usable, fixed, _ops.eye_like(fixed)))
+    top = w[:, -1:]
+    near = w >= top - n * float(jnp.finfo(w.dtype).eps) * jnp.abs(top)
+    weights = near / jnp.sum(near, axis=-1, keepdims=True)
+    inverse = jnp.where(near, 0, 1 / jnp.where(near, 1, top - w))
+    p, r = ((v * x.astype(v.dtype)[:, None, :]) @ _ops.adjoint(v) for x in (weights, inverse))
+    y = a - top.astype(a.dtype)[:, :, None] * _ops.eye_like(a)
+    return jnp.real(jnp.einsum("bij,bji->b", p, a) + jnp.einsum("bij,bji->b", p @ y, r @ y))
 
 
 # ---- polar factors ----
@@ -230,21 +248,38 @@ ad.primitive_jvps[factor_h_p] = _factor_h_jvp
 def polar_factors(a: Any, u: Any, h: Any) -> tuple[Any, Any]:
     """The factors of ``A = U H``, m >= n, with derivatives by a."""
     u, h = jax.lax.stop_gradient((u, h))
-    return factor_u_p.bind(a, u, h), factor_h_p.bind(a, u, h)
+    # members without factors take no part
+    size = jnp.sum(jnp.abs(u), (-2, -1)) + jnp.sum(jnp.abs(h), (-2, -1))
+    good = (size - size == 0)[:, None, None]
+    u, h = (jnp.where(good, x, jnp.zeros_like(x)) for x in (u, h))
+    factors = factor_u_p.bind(a, u, h), factor_h_p.bind(a, u, h)
+    u, h = (jnp.where(good, x, jnp.full_like(x, float("nan"))) for x in factors)
+    return u, h
+
+
+def _array(x: Any) -> Any:
+    return x if x is None else jnp.asarray(x)
 
 
 def bures_distance(a: Any, b: Any, _direct: Any, options: dict[str, Any]) -> Any:
     """The distance with its derivatives."""
-    given = (a, b, options["mean_a"], options["mean_b"], options["metric"])
+    given = [a, b, options["mean_a"], options["mean_b"], options["metric"]]
+    # under jit a constant is an array whose values are known, but not those of what is made of it
+    given = [None if x is None else x + jnp.zeros((), x.dtype) for x in map(_array, given)]
     return composed(jnp, given, None, squared=options["squared"], power=options["power"])
 
 
 # ---- A X + X B = Q ----
 
 
-def _solve(a: Any, b: Any, q: Any, *, options: Any, lyapunov: bool) -> Any:
+def _solve(a: Any, b: Any, q: Any, *, options: Any, lyapunov: bool, value: bool) -> Any:
     equation = _sylvester.Equation(_flat(a), None if lyapunov else _flat(b), _flat(q), 1)
-    return jnp.reshape(_sylvester.compute(equation, options).x, q.shape)
+    x = jnp.reshape(_sylvester.compute(equation, options).x, q.shape)
+    if value:
+        return x
+    # nobody asks for derivatives of members that failed
+    asked = jnp.any(q != 0, axis=(-2, -1), keepdims=True)
+    return jnp.where(asked, x, jnp.zeros_like(x))
 
 
 sylvester_p = _known("sylvester", _solve, 2)
@@ -252,16 +287,20 @@ sylvester_p = _known("sylvester", _solve, 2)
 
 def _sylvester_jvp(primals: Any, tangents: Any, **options: Any) -> Any:
     (a, b, _q), (da, db, dq) = primals, tangents
-    x = sylvester_p.bind(*primals, **options)
+    out = sylvester_p.bind(*primals, **options)
+    good = jax.lax.stop_gradient(jnp.isfinite(jnp.abs(out)))
+    x = jnp.where(good, out, jnp.zeros_like(out))
     terms = [] if _is_zero(dq) else [dq]
     terms += [] if _is_zero(da) else [-(da @ x)]
     terms += [] if _is_zero(db) else [-(x @ db)]
     if not terms:
-        return x, ad.Zero.from_primal_value(x)
-    return x, sylvester_p.bind(a, b, functools.reduce(jnp.add, terms), **options)
+        return out, ad.Zero.from_primal_value(out)
+    options["value"] = False
+    return out, sylvester_p.bind(a, b, functools.reduce(jnp.add, terms), **options)
 
 
 def _sylvester_transpose(ct: Any, a: Any, b: Any, _q: Any, **options: Any) -> Any:
+    options["value"] = False
     return None, None, sylvester_p.bind(_turned(a), _turned(b), ct, **options)
 
 
@@ -275,7 +314,7 @@ def solve(a: Any, b: Any, q: Any, options: Any) -> Any:
     a = 0.5 * (a + _ops.adjoint(a))
     b = a if b is None else 0.5 * (b + _ops.adjoint(b))
     plain = options._replace(return_info=False)
-    return sylvester_p.bind(a, b, q, options=plain, lyapunov=lyapunov)
+    return sylvester_p.bind(a, b, q, options=plain, lyapunov=lyapunov, value=True)
 
 
 # ---- what has no derivative ----

@@ -21,6 +21,7 @@ from linalgk.interop._torch_functions import (
     root_of,
     spectral_of,
     sylvester_of,
+    whole,
 )
 from linalgk.interop._torch_ops import flat_batch, function, read, written
 from linalgk.matfun import _apply, _frechet, _general, _lyapunov, _ops, _paths, _static
@@ -84,6 +85,9 @@ def matrix_function(
     name: str, scalar: Scalar, methods: tuple[str, ...], a: Tensor, options: dict[str, Any]
 ) -> Any:  # fmt: skip
     """A function of the matrices, differentiable in them and in the damping."""
+    if name == "signm":
+        msg = "signm: has no derivatives, and is not for torch.compile; call .detach()"
+        raise TypeError(msg)
     if torch.compiler.is_compiling():
         return compiled_function(name, *_KINDS[name], a, options)
     short = _short(name, scalar, methods, a, options)
@@ -108,10 +112,12 @@ def matrix_function(
     hermitian = assume in ("her", "pos")
     if assume is None and call.method not in _general.METHODS:
         hermitian = _all_hermitian(x, call)
+    for word, value in (("damp", damp), ("rel_damp", rel_damp)):
+        if isinstance(value, Tensor) and not blind:
+            _xp.same_family(a=a, **{word: value})
     x = _damped(x, damp, 1, batch)
     if ratio:
-        top = torch.linalg.eigvalsh(0.5 * (x + x.mH))[..., -1].clamp(min=0)
-        x = _damped(x, rel_damp, top, batch)
+        x = _damped(x, rel_damp, _largest(0.5 * (x + x.mH), blind), batch)
     result, how = _evaluated(x, scalar, call, hermitian, spec)
     info = None
     if options.get("return_info"):
@@ -267,6 +273,29 @@ def _damped(x: Tensor, damp: Any, unit: Any, batch: tuple[int, ...]) -> Tensor:
     return x + damp.expand(batch)[..., None, None] * eye
 
 
+def _largest(x: Tensor, blind: bool) -> Tensor:
+    """The largest eigenvalue of Hermitian matrices, at least zero, with two derivatives.
+
+    Of an eigenvalue that is repeated they are those of the mean. Second order perturbation theory
+    stands for the derivative of eigenvectors, which does not exist where others coincide.
+    """
+    if blind:
+        return torch.linalg.eigvalsh(x)[..., -1].clamp(min=0)
+    fixed = x.detach()
+    w, v = torch.linalg.eigh(torch.where(whole(fixed), fixed, torch.zeros_like(fixed)))
+    high = w[..., -1:]
+    tops = w >= high - x.shape[-1] * torch.finfo(w.dtype).eps * high.abs()
+    share = tops.to(w.dtype) / tops.sum(-1, keepdim=True)
+    gap = torch.where(tops, torch.ones_like(w), high - w)
+    rest = torch.where(tops, torch.zeros_like(w), 1 / gap)
+    projector = (v * share.to(v.dtype)[..., None, :]) @ v.mH
+    resolvent = (v * rest.to(v.dtype)[..., None, :]) @ v.mH
+    move = x - fixed
+    second = (projector @ move @ resolvent @ move).diagonal(dim1=-2, dim2=-1).sum(-1).real
+    first = (projector * move.conj()).sum((-2, -1)).real
+    return (high[..., 0] + first + second).clamp(min=0)
+
+
 def _all_hermitian(x: Tensor, call: Call) -> bool:
     if 0 in x.shape:
         return True
@@ -365,6 +394,13 @@ def orthogonalize(
     return orthogonalize_of(g, spec)
 
 
+class Factors(NamedTuple):
+    """Polar factors where no `Info` can be made."""
+
+    U: Tensor
+    H: Tensor
+
+
 def polar(a: Tensor, direct: Any, options: dict[str, Any]) -> Any:
     """Both factors of one matrix or many, of any shape; ``direct`` computes them."""
     side, method = options["side"], options["method"]
@@ -385,7 +421,7 @@ def polar(a: Tensor, direct: Any, options: dict[str, Any]) -> Any:
         h = 0.5 * (h + h.mH)
     u = u.mH if wide else u
     if blind:
-        return u, h
+        return Factors(u, h)
     u, h = (y.to(a.dtype) if a.is_floating_point() or a.is_complex() else y for y in (u, h))
     return type(found)((u, h), found.info)
 
@@ -395,6 +431,8 @@ def bures_distance(a: Tensor, b: Tensor, direct: Any, options: dict[str, Any]) -
     given = (a, b, options["mean_a"], options["mean_b"], options["metric"])
     value = None
     if not is_blind(*given):
+        named = dict(zip(("a", "b", "mean_a", "mean_b", "metric"), given, strict=True))
+        _xp.same_family(**{word: x for word, x in named.items() if x is not None})
         a, b, *others = (None if x is None else x.detach() for x in given)
         words = dict(zip(("mean_a", "mean_b", "metric"), others, strict=True))
         value = direct(a, b, **{**options, **words, "squared": True})

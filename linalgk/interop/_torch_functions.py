@@ -20,6 +20,7 @@ from linalgk.interop._torch_ops import (
     orthogonalize,
     orthogonalize_vjp,
     polar,
+    silent,
     spectral,
     sylvester,
     written,
@@ -60,6 +61,24 @@ def is_undifferentiated() -> bool:
     return not forward and _functorch.peek_interpreter_stack() is None
 
 
+def whole(*arrays: Tensor) -> Any:
+    """Which members are finite in all of them, (..., 1, 1)."""
+    finite = [torch.isfinite(x.abs()).all(-1, True).all(-2, True) for x in arrays]
+    return functools.reduce(operator.and_, finite)
+
+
+def cleaned(x: Tensor, good: Tensor) -> Tensor:
+    """Zero in members that failed, so that they spoil no other."""
+    return torch.where(good, x, torch.zeros_like(x))
+
+
+def answered(y: Tensor, good: Tensor, *ways: Tensor) -> Tensor:
+    """NaN in members that failed, but zero where the direction is: nobody asked for those."""
+    asked = [(g != 0).any(-1, True).any(-2, True) for g in ways]
+    lost = ~good & functools.reduce(operator.or_, asked)
+    return torch.where(lost, torch.full_like(y, float("nan")), cleaned(y, good | lost))
+
+
 def known(cls: Any) -> Callable[..., Any]:
     """The function to call; the compiler takes no class that has a forward derivative."""
     plain: Any = type(f"{cls.__name__}Compiled", (cls,), {"jvp": torch.autograd.Function.jvp})
@@ -98,6 +117,19 @@ def added(*terms: Any) -> Any:
     return functools.reduce(operator.add, present) if present else None
 
 
+def _turned(x: Tensor) -> Tensor:
+    """``L(A, .)^* = (L(A, .^H))^H``, also where the function of A is not Hermitian."""
+    return x.mH
+
+
+def _of_real(x: Tensor, spec: str) -> Tensor:
+    return x if x.is_complex() else hermitian_part(x, spec)
+
+
+def _of_complex(x: Tensor, spec: str) -> Tensor:
+    return hermitian_part(x, spec) if x.is_complex() else x
+
+
 class Spectral(Function):
     """A function of Hermitian matrices by eigenvectors."""
 
@@ -120,12 +152,12 @@ class Spectral(Function):
         if g is None:
             return None, None
         a, w, v = ctx.saved_tensors
-        return frechet_of(a.mH, w, v, g, ctx.spec), None
+        return _of_complex(_turned(frechet_of(a, w, v, _turned(g), ctx.spec)), ctx.spec), None
 
     @staticmethod
     def jvp(ctx: Any, da: Any, _spec: Any) -> Any:
         a, w, v = ctx.saved_tensors
-        return frechet_of(a, w, v, da, ctx.spec), None, None
+        return frechet_of(a, w, v, _of_complex(da, ctx.spec), ctx.spec), None, None
 
 
 class Short(torch.autograd.Function):
@@ -143,7 +175,7 @@ class Short(torch.autograd.Function):
         if torch.is_grad_enabled():
             w = torch.from_numpy(given.spectrum.w.reshape(a.shape[:-1]))
             v = torch.from_numpy(given.spectrum.v.reshape(a.shape))
-            return frechet_of(a.mH, w, v, g, ctx.spec), None, None
+            return frechet_of(a, w, v, g.mH, ctx.spec).mH, None, None
         y = given.derivative(g.numpy().reshape(given.x.shape))
         return torch.from_numpy(y.reshape(a.shape)), None, None
 
@@ -151,7 +183,8 @@ class Short(torch.autograd.Function):
 class Frechet(Function):
     """``L(A, G)``; A is there to be differentiated by, its eigenvectors to compute with.
 
-    Where the caller said that A is Hermitian, of the Hermitian part of G alone.
+    Where the caller said that A is real and Hermitian, of the Hermitian part of G alone; complex
+    functions need not be Hermitian.
     """
 
     @staticmethod
@@ -168,10 +201,10 @@ class Frechet(Function):
         a, w, v, g = ctx.saved_tensors
         by_a = by_g = None
         if ctx.needs_input_grad[0]:
-            ways = hermitian_part(g.mH, ctx.spec), hermitian_part(h, ctx.spec)
-            by_a = hermitian_part(second_of(a.mH, w, v, *ways, ctx.spec), ctx.spec)
+            ways = _of_real(g, ctx.spec), _of_real(_turned(h), ctx.spec)
+            by_a = hermitian_part(_turned(second_of(a, w, v, *ways, ctx.spec)), ctx.spec)
         if ctx.needs_input_grad[3]:
-            by_g = frechet_of(a.mH, w, v, h, ctx.spec)
+            by_g = _turned(frechet_of(a, w, v, _turned(h), ctx.spec))
         return by_a, None, None, by_g, None
 
     @staticmethod
@@ -179,8 +212,8 @@ class Frechet(Function):
         a, w, v, g = ctx.saved_tensors
         by_a = by_g = None
         if da is not None:
-            ways = hermitian_part(g, ctx.spec), hermitian_part(da, ctx.spec)
-            by_a = hermitian_part(second_of(a, w, v, *ways, ctx.spec), ctx.spec)
+            ways = _of_real(g, ctx.spec), hermitian_part(da, ctx.spec)
+            by_a = _of_real(second_of(a, w, v, *ways, ctx.spec), ctx.spec)
         if dg is not None:
             by_g = frechet_of(a, w, v, dg, ctx.spec)
         return added(by_a, by_g)
@@ -203,8 +236,11 @@ class Second(Function):
         a, w, v, g, e = ctx.saved_tensors
         if ctx.needs_input_grad[0]:
             raise NotImplementedError(_THIRD)
-        by_g = second_of(a, w, v, e.mH, h, ctx.spec) if ctx.needs_input_grad[3] else None
-        by_e = second_of(a, w, v, g.mH, h, ctx.spec) if ctx.needs_input_grad[4] else None
+        turned, by_g, by_e = _turned(h), None, None
+        if ctx.needs_input_grad[3]:
+            by_g = _turned(second_of(a, w, v, e, turned, ctx.spec))
+        if ctx.needs_input_grad[4]:
+            by_e = _turned(second_of(a, w, v, g, turned, ctx.spec))
         return None, None, None, by_g, by_e, None
 
     @staticmethod
@@ -231,25 +267,26 @@ class General(Function):
         return function(a, spec)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.spec = inputs[1]
-        save(ctx, inputs[0])
+        save(ctx, inputs[0], output)
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
-        (a,) = ctx.saved_tensors
-        return _corner(a.mH, g, ctx.spec), None
+        a, x = ctx.saved_tensors
+        good = whole(x)
+        return answered(_corner(a.mH, cleaned(g, good), ctx.spec), good, g), None
 
     @staticmethod
     def jvp(ctx: Any, da: Any, _spec: Any) -> Any:
-        (a,) = ctx.saved_tensors
+        a, _ = ctx.saved_tensors
         return _corner(a, da, ctx.spec)
 
 
 def _corner(a: Tensor, g: Tensor, spec: str) -> Tensor:
     n = a.shape[-1]
     upper, lower = torch.cat([a, g], -1), torch.cat([torch.zeros_like(a), a], -1)
-    return general_of(torch.cat([upper, lower], -2), spec)[..., :n, n:]
+    return general_of(torch.cat([upper, lower], -2), silent(spec))[..., :n, n:]
 
 
 class Root(Function):
@@ -267,12 +304,14 @@ class Root(Function):
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
         (x,) = ctx.saved_tensors
+        good = whole(x)
+        x = cleaned(x, good)
         if is_inverse(ctx.spec):
             square = (x @ x).mH
             y = -square @ _of_root(x.mH, g, ctx.spec) @ square
         else:
             y = _of_root(x.mH, g, ctx.spec)
-        return hermitian_part(y, ctx.spec), None
+        return hermitian_part(answered(y, good, g), ctx.spec), None
 
     @staticmethod
     def jvp(ctx: Any, da: Any, _spec: Any) -> Any:
@@ -332,7 +371,9 @@ class Sylvester(Function):
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
         a, b, x = ctx.saved_tensors
-        y = sylvester_of(a.mH, b.mH, g, ctx.spec)
+        good = whole(x)
+        x = cleaned(x, good)
+        y = answered(sylvester_of(a.mH, b.mH, g, silent(ctx.spec)), good, g)
         by_a = hermitian_part(-(y @ x.mH), ctx.spec) if ctx.needs_input_grad[0] else None
         by_b = hermitian_part(-(x.mH @ y), ctx.spec) if ctx.needs_input_grad[1] else None
         return *map(_fitted, (by_a, by_b, y), ctx.shapes), None
@@ -367,7 +408,9 @@ class Lyapunov(Function):
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
         a, x = ctx.saved_tensors
-        y, by_a = lyapunov_of(a.mH, g, ctx.spec), None
+        good, by_a = whole(x), None
+        x = cleaned(x, good)
+        y = answered(lyapunov_of(a.mH, g, silent(ctx.spec)), good, g)
         if ctx.needs_input_grad[0]:
             by_a = hermitian_part(-(y @ x.mH + y.mH @ x), ctx.spec)
         return *map(_fitted, (by_a, y), ctx.shapes), None
@@ -404,13 +447,15 @@ class Polar(Function):
     @staticmethod
     def backward(ctx: Any, gu: Any, gh: Any) -> Any:
         u, h = ctx.saved_tensors
+        good, ways = whole(u, h), (gu, gh)
+        u, h = cleaned(u, good), cleaned(h, good)
         gh = 0.5 * (gh + gh.mH)
         inner = u.mH @ gu
         right = inner - gh @ h
         ga = u @ (2 * of_root_of(h, 0.5 * (right - right.mH), "eigh") + gh)
         if u.shape[-2] > u.shape[-1]:
             ga = ga + (gu - u @ inner) @ _pseudo_inverse(h)
-        return ga, None, None
+        return answered(ga, good, *ways), None, None
 
     @staticmethod
     def jvp(ctx: Any, da: Any, _method: Any, _given: Any = None) -> Any:

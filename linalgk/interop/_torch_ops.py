@@ -59,6 +59,11 @@ def method_of(spec: str) -> str:
     return spec.split(_SEPARATOR)[4]
 
 
+def silent(spec: str) -> str:
+    """The same where failures were told already."""
+    return spec.rsplit(_SEPARATOR, 1)[0] + _SEPARATOR + "nan"
+
+
 @functools.lru_cache(maxsize=256)
 def read(spec: str) -> Request:
     name, kind, power, *values = spec.split(_SEPARATOR)
@@ -185,7 +190,7 @@ def _derivative(
 
 @operator("frechet")
 def frechet(w: Tensor, v: Tensor, g: Tensor, spec: str) -> Tensor:
-    part = is_hermitian(spec)
+    part = is_hermitian(spec) and not g.is_complex()
     return _derivative(functools.partial(_frechet.first, part=part), w, v, (g,), spec)
 
 

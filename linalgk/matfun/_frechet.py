@@ -4,6 +4,7 @@ With eigenvectors at hand, ``L(A, G) = V (f[w_i, w_j] * V^H G V) V^H`` (Daleckii
 finite at repeated eigenvalues. Without symmetry, the function of ``[[A, G], [0, A]]``.
 """
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -112,7 +113,8 @@ def quick(flat: Any, call: Call) -> tuple[Result, Spectrum] | None:
 def _spectral_on_device(flat: Any, call: Call) -> tuple[Result, Spectrum]:
     xp = _xp.namespace(flat)
     status, _, _, _ = scan(flat, call)
-    found = _static.by_spectrum(usable(flat, status), call, 0)
+    damp = 0 if call.rel_damp is None else call.rel_damp
+    found = _static.by_spectrum(usable(flat, status), call._replace(rel_damp=None), damp)
     good = _xp.to_numpy(found.good) & (status == OK)
     status = np.where((status == OK) & ~good, _ops.HARD, status)
     x = blank(found.x, status != OK)
@@ -176,7 +178,7 @@ def roots_of(spectrum: Spectrum, shape: Shape) -> Any:
     w, r = spectrum.w, shape.function.power
     if shape.function.name != "power" or abs(r) != _HALF or shape.rcond is not None:
         return None
-    if not isinstance(w, np.ndarray) or not isinstance(spectrum.v, np.ndarray):
+    if not isinstance(w, np.ndarray) or not isinstance(spectrum.v, np.ndarray) or not w.size:
         return None
     eps = _EPS[_xp.REAL[spectrum.v.dtype.name]]
     if not ((w[:, 0] > eps * w[:, -1]) & (w[:, 0] > 1 / _WIDE) & (w[:, -1] < _WIDE)).all():
@@ -194,19 +196,57 @@ def first(spectrum: Spectrum, g: Any, shape: Shape, part: bool = False) -> Any:
     (w, v), bad = _usable(spectrum)
     w, given = _prepared(w, shape), g
     with np.errstate(all="ignore"), blas_for(g):
+        w, unit = _near_one(w, shape, 1)
         kernel = _divided.first(_rule(w, shape, (1, 1)), w[:, :, None], w[:, None, :])
         inner = _product(_ops.adjoint(v), _product(g, v, shape), shape)
-        inner, unit = _weighted(kernel, inner, g)
+        inner = _xp.namespace(g).astype(kernel, g.dtype) * inner
         y = unit(_product(v, _product(inner, _ops.adjoint(v), shape), shape))
     y = 0.5 * (y + _ops.adjoint(y)) if part else y
     return _answered(y, bad, given)
+
+
+def _near_one(w: Any, shape: Shape, order: int) -> tuple[Any, Callable[[Any], Any]]:
+    """Eigenvalues in units of a power of two, and what puts it back into a derivative.
+
+    A divided difference of that order of ``x^t`` is homogeneous of degree ``t - order``, one of
+    the logarithm of degree ``-order``.
+    """
+    xp, function = _xp.namespace(w), shape.function
+    if not w.shape[-1]:
+        return w, lambda y: y
+    top = xp.max(xp.abs(w), axis=-1)
+    top = xp.where(xp.isfinite(top) & (top > 0), top, xp.ones_like(top))
+    root = function.root
+    if isinstance(w, np.ndarray):
+        units = -(-np.frexp(top)[1] // root)
+        near = np.ldexp(np.ldexp(w, -(root * units // 2)[:, None]),
+                        (root * units // 2 - root * units)[:, None])  # fmt: skip
+    else:
+        units = xp.ceil(xp.log2(top) / root)
+        near = w * (2.0 ** (-units * (root / 2)))[:, None] * (2.0 ** (-units * (root / 2)))[:, None]
+    if function.name != "power" or root == function.power.denominator:
+        over = function.power.numerator if function.name == "power" else 0
+        exponent = units * (over - order * root)
+        return near, lambda y: _ops.scaled(y, exponent)
+    degree = float(function.power) - order
+
+    def unit(y: Any) -> Any:
+        # a power that is no root of a useful order
+        space = _xp.namespace(y)
+        half = _xp.from_numpy(2.0 ** (units * (degree / 2)), space, like=y) if isinstance(
+            units, np.ndarray) else 2.0 ** (units * (degree / 2))  # fmt: skip
+        half = space.astype(half, y.dtype)[:, None, None]
+        return y * half * half
+
+    return near, unit
 
 
 def second(spectrum: Spectrum, g: Any, e: Any, shape: Shape) -> Any:
     """``d/dE L(A, G)``: ``V [sum_k f[w_i, w_k, w_j] (g_ik e_kj + e_ik g_kj)] V^H``."""
     (w, v), bad = _usable(spectrum)
     xp, given = _xp.namespace(g), (g, e)
-    w, n = _prepared(w, shape), v.shape[-1]
+    n = v.shape[-1]
+    w, unit = _near_one(_prepared(w, shape), shape, 2)
     rule = _rule(w, shape, (1, 1))
     with np.errstate(all="ignore"), blas_for(g):
         left = _ops.adjoint(v)
@@ -215,31 +255,9 @@ def second(spectrum: Spectrum, g: Any, e: Any, shape: Shape) -> Any:
         for k in range(n):
             kernel = _divided.second(rule, w[:, :, None], w[:, k, None, None], w[:, None, :])
             pairs = g[:, :, k, None] * e[:, None, k, :] + e[:, :, k, None] * g[:, None, k, :]
-            part, unit = _weighted(kernel, pairs, g)
-            total = total + unit(part)
-        y = _product(v, _product(total, left, shape), shape)
+            total = total + xp.astype(kernel, g.dtype) * pairs
+        y = unit(_product(v, _product(total, left, shape), shape))
     return _answered(y, bad, *given)
-
-
-def _weighted(kernel: Any, x: Any, like: Any) -> tuple[Any, Any]:
-    """``kernel * x`` in the dtype of x; the kernel's scale, if far from one, is put back later."""
-    xp = _xp.namespace(x)
-    if not isinstance(kernel, np.ndarray):
-        return xp.astype(kernel, like.dtype) * x, _same
-    top = np.abs(kernel).max(axis=(1, 2), initial=0.0)
-    exponent = np.frexp(np.where(np.isfinite(top) & (top > 0), top, 1.0))[1]
-    exponent = np.where(np.abs(exponent) > 32, exponent, 0)
-    if not exponent.any():
-        return kernel.astype(like.dtype, copy=False) * x, _same
-    half = exponent // 2
-    # in two steps, because one power of two may leave the range of doubles
-    kernel = kernel * np.ldexp(1.0, -half)[:, None, None]
-    kernel = kernel * np.ldexp(1.0, half - exponent)[:, None, None]
-    return kernel.astype(like.dtype) * x, lambda y: _ops.scaled(y, exponent)
-
-
-def _same(y: Any) -> Any:
-    return y
 
 
 def _product(a: Any, b: Any, shape: Shape) -> Any:

@@ -257,11 +257,16 @@ def choose_method(p: int, q: int, steps: int) -> tuple[str, str]:
 
 def _solve(x: Any, name: str, table: Any, tight: bool, method: str) -> Any:
     xp = _xp.namespace(x)
-    size = xp.abs(x)
-    top = xp.max(size, axis=(-2, -1))
+    top = _traced.constant(xp.max(xp.abs(x), axis=(-2, -1)))
     usable = xp.where((top > 0) & xp.isfinite(top), top, xp.ones_like(top))
-    # infinity over infinity may be zero in BLAS; NaN stays what it is
-    x = xp.where(xp.isfinite(top)[:, None, None], x, xp.full_like(x, float("nan")))
+    # what is not finite is left out, so that it spoils no derivative either
+    finite = xp.isfinite(top)[:, None, None]
+    x = _iterated(xp.where(finite, x, xp.zeros_like(x)), usable, name, table, tight, method)
+    return xp.where(finite, x, xp.full_like(x, float("nan")))
+
+
+def _iterated(x: Any, usable: Any, name: str, table: Any, tight: bool, method: str) -> Any:
+    xp = _xp.namespace(x)
     # a power of two, so that the scale of a matrix changes no digit
     x = _ops.scaled(x, -xp.ceil(xp.log2(usable)))
     if name in ("auon", "hybrid_auon"):

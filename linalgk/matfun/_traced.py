@@ -83,6 +83,14 @@ def fixed(arrays: Any) -> Any:
     return sys.modules["jax"].lax.stop_gradient(arrays)
 
 
+def constant(x: Any) -> Any:
+    """The value, out of sight of derivatives."""
+    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
+    if torch is not None and isinstance(x, torch.Tensor):
+        return x.detach()
+    return fixed(x) if jax is not None and isinstance(x, jax.core.Tracer) else x
+
+
 def options(
     call_options: dict[str, Any], function: Scalar, methods: tuple[str, ...], n: int,
     batch: tuple[int, ...], checked: Any,
