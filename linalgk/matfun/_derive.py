@@ -217,6 +217,10 @@ def derive_polar(a: Any, given: tuple[Any, ...], side: Any, options: Any) -> Der
         wide = m < n
         outer = wide == (side == "right")
         u, h = (face.enter(y) for y in value)
+        if 0 in x.shape:
+            zeros = [face.leave(xp.zeros_like(y), original) for y in (u, h, x)]
+            still = tuple(zeros[:2]) if len(given) == 1 else zeros[2]
+            return Derivative((value, still), value.info)
         flat = [_flat(y) for y in (u, h, *(o[2] for o in others))]
         u, h, *ways = (xp.astype(y, u.dtype, copy=False) for y in flat)
         u = _ops.adjoint(u) if wide else u

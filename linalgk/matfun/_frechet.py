@@ -188,6 +188,8 @@ def roots_of(spectrum: Spectrum, shape: Shape) -> Any:
 
 def first(spectrum: Spectrum, g: Any, shape: Shape, part: bool = False) -> Any:
     """``L(A, G)`` for any G, Hermitian or not; with ``part`` its Hermitian part."""
+    if 0 in g.shape:
+        return g
     y = roots_of(spectrum, shape)
     if y is not None:
         return _ops.ROOT_DERIVATIVE(
