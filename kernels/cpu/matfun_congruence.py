@@ -43,19 +43,23 @@ def root_derivative(g, v, y, inverse, part, threads):
     step = max(1, _TEMPORARY // n**2) if n else 1
 
     def work(start, stop):
-        for first in range(start, stop, step):
-            some = slice(first, min(first + step, stop))
-            own, roots = v[some], y[some]
-            left = own.swapaxes(-1, -2)
-            left = np.conj(left) if v.dtype.kind == "c" else left
-            inner = left @ (g[some] @ own)
-            inner /= roots[:, :, None] + roots[:, None, :]
-            if inverse:
-                inner /= -(roots[:, :, None] * roots[:, None, :])
-            result = np.matmul(own, inner @ left, out=out[some])
-            if part:
-                result += np.conj(result.swapaxes(-1, -2))
-                result *= 0.5
+        # warnings are of a thread
+        with np.errstate(all="ignore"):
+            for first in range(start, stop, step):
+                piece(slice(first, min(first + step, stop)))
+
+    def piece(some):
+        own, roots = v[some], y[some]
+        left = own.swapaxes(-1, -2)
+        left = np.conj(left) if v.dtype.kind == "c" else left
+        inner = left @ (g[some] @ own)
+        inner /= roots[:, :, None] + roots[:, None, :]
+        if inverse:
+            inner /= -(roots[:, :, None] * roots[:, None, :])
+        result = np.matmul(own, inner @ left, out=out[some])
+        if part:
+            result += np.conj(result.swapaxes(-1, -2))
+            result *= 0.5
 
     run(work, batch, threads if g.size > 2_000 else 1)
     return out

@@ -100,10 +100,12 @@ def gram(v, factor, scale, threads, out=None):
             for first in range(start, stop, step):
                 some = slice(first, min(first + step, stop))
                 # of an array and its own transpose NumPy makes one exactly symmetric product
-                b = columns[some] * factor[some, :, None]
-                np.matmul(b.swapaxes(-1, -2), b, out=out[some])
-                if (scale[some] != 1).any():
-                    out[some] *= scale[some, None, None]
+                # warnings are of a thread; what is not finite is looked for at the end
+                with np.errstate(all="ignore"):
+                    b = columns[some] * factor[some, :, None]
+                    np.matmul(b.swapaxes(-1, -2), b, out=out[some])
+                    if (scale[some] != 1).any():
+                        out[some] *= scale[some, None, None]
             return
         b = v[start:stop] * factor[start:stop, None, :]
         other = np.conj(b).swapaxes(-1, -2) * scale[start:stop, None, None]

@@ -34,7 +34,9 @@ def matmul(a, b, threads):
     out = np.empty((batch, n, n), a.dtype)
 
     def small(start, stop):
-        np.matmul(a[start:stop], b[start:stop], out=out[start:stop])
+        # warnings are of a thread; infinity and NaN are looked for at the end
+        with np.errstate(all="ignore"):
+            np.matmul(a[start:stop], b[start:stop], out=out[start:stop])
 
     def work(start, stop):
         for item in range(start, stop):

@@ -176,7 +176,7 @@ def _largest(a: Any) -> Any:
 
 def _of_root(_x: Any, w: Any, v: Any, g: Any) -> Any:
     spectrum = _frechet.Spectrum(jnp.reshape(w, (-1, w.shape[-1])) ** 2, _flat(v))
-    shape = _frechet.Shape(_frechet.ROOT)
+    shape = _frechet.Shape(_frechet.ROOT, floor=_frechet.nothing(v) ** 2)
     return jnp.reshape(_frechet.first(spectrum, _flat(g), shape), g.shape)
 
 
@@ -224,7 +224,7 @@ def _factor_u_jvp(primals: Any, tangents: Any) -> Any:
     u, h, inner, turn = _turn(a, u, h, da)
     du = u @ turn
     if u.shape[-2] > u.shape[-1]:
-        n, eps = h.shape[-1], float(jnp.finfo(h.dtype).eps)
+        n, eps = h.shape[-1], _frechet.nothing(h)
         call = Call(_INVERSE, "her", "eigh", None, None, None, eps, 1)
         inverse = by_eigenvectors(jnp.reshape(h, (-1, n, n)), call, 0)[1]
         du = du + (da - u @ inner) @ jnp.reshape(inverse, h.shape)

@@ -452,7 +452,7 @@ class Polar(Function):
         gh = 0.5 * (gh + gh.mH)
         inner = u.mH @ gu
         right = inner - gh @ h
-        ga = u @ (2 * of_root_of(h, 0.5 * (right - right.mH), "eigh") + gh)
+        ga = u @ (2 * of_root_of(h, 0.5 * (right - right.mH), "polar") + gh)
         if u.shape[-2] > u.shape[-1]:
             ga = ga + (gu - u @ inner) @ _pseudo_inverse(h)
         return answered(ga, good, *ways), None, None
@@ -461,7 +461,7 @@ class Polar(Function):
     def jvp(ctx: Any, da: Any, _method: Any, _given: Any = None) -> Any:
         u, h = ctx.saved_tensors
         inner = u.mH @ da
-        turn = of_root_of(h, inner - inner.mH, "eigh")
+        turn = of_root_of(h, inner - inner.mH, "polar")
         du, dh = u @ turn, inner - turn @ h
         if u.shape[-2] > u.shape[-1]:
             du = du + (da - u @ inner) @ _pseudo_inverse(h)
@@ -470,7 +470,7 @@ class Polar(Function):
 
 def _pseudo_inverse(h: Tensor) -> Tensor:
     """Of a Hermitian factor; what is zero to working precision stays zero."""
-    eps = torch.finfo(h.dtype).eps
+    eps = 4 * h.shape[-1] * torch.finfo(h.dtype).eps
     spec = written("polar", "power", "-1", assume_a="her", method="eigh", rcond=eps, policy="nan")
     return spectral_of(h, spec)[0]
 

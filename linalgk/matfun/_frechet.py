@@ -49,6 +49,7 @@ class Shape(NamedTuple):
     rcond: float | None = None
     signed: bool = False
     threads: int = 1
+    floor: float | None = None  # what counts as zero relative to the largest, if not eps
 
 
 def shape_of(call: Call, dtype: str) -> Shape:
@@ -130,7 +131,8 @@ def _rule(w: Any, shape: Shape, axes: tuple[int, ...]) -> _divided.Rule:
     xp = _xp.namespace(w)
     top = xp.reshape(xp.max(xp.abs(w), axis=-1), (-1, *axes))
     # what a root takes for zero, as an inverse does for singular
-    null = float(np.finfo(_xp.REAL[_xp.dtype_name(w)]).eps) * top
+    eps = float(np.finfo(_xp.REAL[_xp.dtype_name(w)]).eps)
+    null = (eps if shape.floor is None else shape.floor) * top
     if not shape.function.fractional or shape.function.inverse:
         null = -xp.ones_like(top)
     cut = None if shape.rcond is None else shape.rcond * top
@@ -271,7 +273,8 @@ def _product(a: Any, b: Any, shape: Shape) -> Any:
 def of_root(x: Any, g: Any, threads: int, method: str = "eigh") -> Any:
     """The solution of ``X Y + Y X = G`` for a positive semidefinite root X.
 
-    ``minimax``: products only, but for members that it does not serve. The kernel of X gets zero.
+    ``minimax``: products only, but for members that it does not serve. The kernel of X gets zero:
+    what a square takes for zero, or what a polar factor leaves there (``polar``).
     """
     from linalgk.matfun._lyapunov import solve_lyapunov
 
@@ -285,17 +288,24 @@ def of_root(x: Any, g: Any, threads: int, method: str = "eigh") -> Any:
         some = take(x, index)
         whole = xp.all(xp.isfinite(xp.abs(some)), axis=(-2, -1))
         w, v = _ops.EIGH(_ops._where(whole, some, _ops.eye_like(some)), threads)
+        floor = nothing(x) ** 2 if method == "polar" else None
+        w = w.astype(np.float64) if isinstance(w, np.ndarray) else w  # squares stay in range
         w = xp.where(whole[:, None], w**2, xp.full_like(w, float("nan")))
-        part = first(Spectrum(w, v), take(g, index), Shape(ROOT, threads=threads))
+        part = first(Spectrum(w, v), take(g, index), Shape(ROOT, threads=threads, floor=floor))
         y = put(y, index, part)
     return y
+
+
+def nothing(h: Any) -> float:
+    """What rounding leaves of a zero eigenvalue of a polar factor, relative to the largest."""
+    return float(4 * h.shape[-1] * np.finfo(_xp.REAL[_xp.dtype_name(h)]).eps)
 
 
 def pseudo_inverse(h: Any, threads: int) -> Any:
     """Of positive semidefinite matrices; what is zero to working precision stays zero."""
     xp = _xp.namespace(h)
     w, v = _ops.EIGH(h, threads)
-    kept = w > float(np.finfo(_xp.dtype_name(w)).eps) * w[:, -1:]
+    kept = w > nothing(h) * w[:, -1:]
     factor = xp.where(kept, 1 / xp.where(kept, w, xp.ones_like(w)), xp.zeros_like(w))
     return (v * xp.astype(factor, v.dtype)[:, None, :]) @ _ops.adjoint(v)
 
@@ -307,7 +317,7 @@ def polar_forward(u: Any, h: Any, da: Any, threads: int) -> tuple[Any, Any]:
     range.
     """
     inner = _ops.adjoint(u) @ da
-    turn = of_root(h, inner - _ops.adjoint(inner), threads)
+    turn = of_root(h, inner - _ops.adjoint(inner), threads, "polar")
     du = u @ turn
     if u.shape[-2] > u.shape[-1]:
         du = du + (da - u @ inner) @ pseudo_inverse(h, threads)
@@ -320,7 +330,7 @@ def polar_backward(u: Any, h: Any, gu: Any, gh: Any, threads: int) -> Any:
     gh = 0.5 * (gh + _ops.adjoint(gh))
     inner = _ops.adjoint(u) @ gu
     right = inner - gh @ h
-    turn = of_root(h, 0.5 * (right - _ops.adjoint(right)), threads)
+    turn = of_root(h, 0.5 * (right - _ops.adjoint(right)), threads, "polar")
     ga = u @ (2 * turn + gh)
     if u.shape[-2] > u.shape[-1]:
         ga = ga + (gu - u @ inner) @ pseudo_inverse(h, threads)

@@ -16,6 +16,12 @@ class Arrays(tuple[Any, ...]):
         self.info = info
         return self
 
+    _fields: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        named = zip(self._fields, self, strict=False)
+        return f"{type(self).__name__}({', '.join(f'{name}={x!r}' for name, x in named)})"
+
     def __getnewargs__(self) -> tuple[Any, ...]:
         """What a copy is made of."""
         return tuple(self), self.info

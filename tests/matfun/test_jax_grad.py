@@ -189,7 +189,9 @@ def test_equations(dtype):
     ],
 )  # fmt: skip
 def test_polar(shape, side, dtype):
-    check(lambda x: tuple(lk.polar(x, side=side)), gaussian(shape, dtype))
+    check(
+        lambda x: tuple(lk.polar(x, side=side)), gaussian(shape, dtype), order=1 + (side == "right")
+    )
 
 
 def test_polar_of_repeated_singular_values():
@@ -237,7 +239,7 @@ def test_bures_distance(options, dtype):
     def f(a, b):
         return lk.bures_distance(hermitian_part(a), hermitian_part(b), **options)
 
-    check(f, a, b)
+    check(f, a, b, order=1 if options else 2)
     # known digits: the root of a difference that cancels
     np.testing.assert_allclose(jax.jit(f)(a, b), f(a, b), rtol=1e-9)
 
@@ -371,26 +373,23 @@ def test_whitening_of_ones():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])
-@pytest.mark.parametrize("size", [1e-30, 1e30])
 @pytest.mark.parametrize("name", ["sqrtm", "invsqrtm", "logm"])
-def test_scale_in_single_precision(name, size, dtype):
+def test_scale_in_single_precision(name, dtype):
     """``L(c A, c E) = c^t L(A, E)``; the range of a dtype is not left on the way."""
     f, t = FUNCTIONS[name], {"sqrtm": 0.5, "invsqrtm": -0.5, "logm": 0}[name]
-    a, e = (
-        spd_matrix(4, 10.0, dtype=dtype, rng=0),
-        np.asarray(hermitian_part(gaussian((4, 4), dtype))),
-    )
-    c = 2.0 ** (4 * int(np.log2(size) / 4))
+    a = jnp.asarray(spd_matrix(4, 10.0, dtype=dtype, rng=0))
+    e = hermitian_part(gaussian((4, 4), dtype))
 
+    @jax.jit
     def tangent(c):
-        run = lambda x: f(x, assume_a="pos")  # noqa: E731
-        c = np.float32(c)
-        return np.asarray(jax.jvp(run, (jnp.asarray(c * a),), (jnp.asarray(c * e),))[1])
+        return jax.jvp(lambda x: f(x, assume_a="pos"), (c * a,), (c * e,))[1]
 
-    got = tangent(c) * np.float32(c**-t)
-    assert got.dtype == dtype
-    # condition 10
-    assert relative_error(got, tangent(1.0)) < 100 * np.finfo(dtype).eps * 10
+    want = np.asarray(tangent(np.float32(1)))
+    assert want.dtype == dtype
+    for k in (-100, 100):
+        got = np.asarray(tangent(np.float32(2.0**k))) * np.float32(2.0 ** (-t * k))
+        # condition 10
+        assert relative_error(got, want) < 100 * np.finfo(dtype).eps * 10
 
 
 # ---- failures ----
@@ -435,10 +434,14 @@ def test_finite_answers_have_finite_gradients():
         lambda x: lk.polar(x).U,
         lambda x: lk.polar(x).H,
     ):
-        value, pull = jax.vjp(jax.jit(f), singular)
-        assert jnp.isfinite(value).all()
-        assert jnp.isfinite(pull(value)[0]).all()
-        assert jnp.isfinite(jax.jvp(jax.jit(f), (singular,), (singular,))[1]).all()
+
+        @jax.jit
+        def both(x, f=f):
+            value, pull = jax.vjp(f, x)
+            return value, pull(value)[0], jax.jvp(f, (x,), (x,))[1]
+
+        for found in both(singular):
+            assert jnp.isfinite(found).all()
 
 
 @pytest.mark.parametrize("run", [jax.grad, lambda f: jax.jit(jax.grad(f)), jax.jacfwd])
@@ -470,7 +473,7 @@ def test_derivatives_by_hand_under_jit(name):
             return found.value, found.derivative, found.info.converged
 
         want = f(np.asarray(a), *rest, np.asarray(h), assume_a="pos")
-        for value, derivative, good in (jax.jit(run)(a, h), jax.vmap(run)(a, h), run(a, h)):
+        for value, derivative, good in (jax.jit(run)(a, h), jax.jit(jax.vmap(run))(a, h)):
             np.testing.assert_allclose(value, want.value, rtol=1e-11, atol=1e-12)
             np.testing.assert_allclose(derivative, want.derivative, rtol=1e-10, atol=1e-11)
             assert good.all()

@@ -26,6 +26,7 @@ FUNCTIONS = {
     "powm -2": lambda a, **o: lk.powm(a, -2, **o),
     "logm": lk.logm,
 }
+NOISE = 1e-10
 EVERY = pytest.mark.parametrize("name", FUNCTIONS)
 
 
@@ -60,10 +61,14 @@ def repeated(dtype="float64"):
 COMPLEX_OR_REAL = pytest.mark.parametrize("dtype", DTYPES)
 
 
-def check(f, *inputs, second=True):
-    """Both modes, and derivatives of derivatives in two of four orders of modes."""
+def check(f, *inputs, second=True, fast=False):
+    """Both modes, and derivatives of derivatives in two of four orders of modes.
+
+    ``fast``: the Jacobian in one direction at random, for functions that take milliseconds, and
+    whose last bits are not always the same: SciPy estimates norms with random vectors.
+    """
     # defaults of gradcheck: central differences of step 1e-6, tolerances 1e-5 and 1e-3
-    assert gradcheck(f, inputs, check_forward_ad=True)
+    assert gradcheck(f, inputs, check_forward_ad=True, fast_mode=fast, nondet_tol=NOISE * fast)
     if second:
         assert gradgradcheck(f, inputs, check_fwd_over_rev=True)
 
@@ -96,7 +101,8 @@ def test_general_matrices(name, dtype):
     f = FUNCTIONS[name]
     x = tensor(random_matrix(2, 3.0, basis_cond=2.0, dtype=dtype, rng=3))
     # second derivatives are functions of matrices four times as large
-    check(lambda x: f(x), x, second=name in ("sqrtm", "invsqrtm", "powm 3"))
+    products = name in ("sqrtm", "invsqrtm", "powm 3")
+    check(lambda x: f(x), x, second=products, fast=not products)
 
 
 @pytest.mark.parametrize("name", ["sqrtm", "invsqrtm", "inv_root 3", "inv_root 4"])
@@ -112,7 +118,7 @@ def test_methods_of_products(name, method):
 def test_methods_of_general_matrices(name, method):
     f = FUNCTIONS[name]
     x = tensor(random_matrix(2, 3.0, basis_cond=2.0, rng=3))
-    check(lambda x: f(x, method=method), x, second=name != "inv_root 4" and method == "db")
+    check(lambda x: f(x, method=method), x, second=name != "inv_root 4", fast=name == "inv_root 4")
 
 
 @pytest.mark.parametrize("name", ["sqrtm", "invsqrtm", "inv_root 3", "logm"])
