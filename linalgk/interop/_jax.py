@@ -80,7 +80,11 @@ def _first(_a: Any, w: Any, v: Any, g: Any, *, shape: Any) -> Any:
 
 def _second(_a: Any, w: Any, v: Any, g: Any, e: Any, *, shape: Any) -> Any:
     spectrum = _frechet.Spectrum(jnp.reshape(w, (-1, w.shape[-1])), _flat(v))
-    return jnp.reshape(_frechet.second(spectrum, _flat(g), _flat(e), shape), g.shape)
+
+    def loop(n: int, step: Any, total: Any) -> Any:
+        return jax.lax.fori_loop(0, n, step, total)
+
+    return jnp.reshape(_frechet.second(spectrum, _flat(g), _flat(e), shape, loop), g.shape)
 
 
 value_p = _known("value", _value, 1)

@@ -245,8 +245,19 @@ def _near_one(w: Any, shape: Shape, order: int) -> tuple[Any, Callable[[Any], An
     return near, unit
 
 
-def second(spectrum: Spectrum, g: Any, e: Any, shape: Shape) -> Any:
-    """``d/dE L(A, G)``: ``V [sum_k f[w_i, w_k, w_j] (g_ik e_kj + e_ik g_kj)] V^H``."""
+def _in_turn(n: int, step: Callable[[int, Any], Any], total: Any) -> Any:
+    for k in range(n):
+        total = step(k, total)
+    return total
+
+
+def second(
+    spectrum: Spectrum, g: Any, e: Any, shape: Shape, loop: Callable[..., Any] = _in_turn
+) -> Any:  # fmt: skip
+    """``d/dE L(A, G)``: ``V [sum_k f[w_i, w_k, w_j] (g_ik e_kj + e_ik g_kj)] V^H``.
+
+    ``loop`` is for a compiler that would write out every turn.
+    """
     (w, v), bad = _usable(spectrum)
     xp, given = _xp.namespace(g), (g, e)
     n = v.shape[-1]
@@ -255,11 +266,13 @@ def second(spectrum: Spectrum, g: Any, e: Any, shape: Shape) -> Any:
     with np.errstate(all="ignore"), blas_for(g):
         left = _ops.adjoint(v)
         g, e = (_product(left, _product(x, v, shape), shape) for x in (g, e))
-        total = xp.zeros_like(g)
-        for k in range(n):
+
+        def step(k: int, total: Any) -> Any:
             kernel = _divided.second(rule, w[:, :, None], w[:, k, None, None], w[:, None, :])
             pairs = g[:, :, k, None] * e[:, None, k, :] + e[:, :, k, None] * g[:, None, k, :]
-            total = total + xp.astype(kernel, g.dtype) * pairs
+            return total + xp.astype(kernel, g.dtype) * pairs
+
+        total = loop(n, step, xp.zeros_like(g))
         y = unit(_product(v, _product(total, left, shape), shape))
     return _answered(y, bad, *given)
 

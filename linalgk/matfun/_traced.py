@@ -68,7 +68,11 @@ def prepare() -> None:
 
 def is_traced(x: Any) -> bool:
     """Whether values are unknown, under a transformation of JAX."""
-    return isinstance(x, sys.modules["jax"].core.Tracer)
+    jax = sys.modules["jax"]
+    if isinstance(x, jax.core.Tracer):
+        return True
+    # of a constant inside jit every function is traced too
+    return isinstance(x, jax.Array) and isinstance(jax.numpy.zeros(()), jax.core.Tracer)
 
 
 def jax_face() -> Any:

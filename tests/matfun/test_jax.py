@@ -156,3 +156,9 @@ def test_integers_without_double_precision():
         np.testing.assert_allclose(np.asarray(x), [[2, 1], [1, 2]], atol=1e-6)
     finally:
         jax.config.update("jax_enable_x64", True)
+
+
+def test_constants_inside_jit():
+    a = jnp.asarray(spd_matrix(4, 10.0, rng=0))
+    got = jax.jit(lambda x: x + lk.invsqrtm(a, assume_a="pos"))(jnp.zeros((4, 4)))
+    assert relative_error(np.asarray(got), lk.invsqrtm(np.asarray(a))) < 1e-12
