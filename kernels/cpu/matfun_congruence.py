@@ -8,7 +8,7 @@ from .matfun_eigh import mirror
 
 # Rows of the product computed at once; what lies left of the diagonal block is left out.
 _PANELS = 4
-_TEMPORARY = 4_096  # entries that stay in the cache of a core
+_TEMPORARY = 65_536  # entries that stay in the cache of a core
 
 
 def _real_diagonal(x, start, stop):

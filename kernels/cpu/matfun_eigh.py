@@ -90,13 +90,14 @@ def solvers(n, dtype, count):
 def gram(v, factor, scale, threads, out=None):
     """``scale B B^H`` with ``B = V diag(factor)`` of each member, exactly Hermitian."""
     batch, n, _ = v.shape
+    # a plan has memory for nothing of the size of the batch
+    step = max(1, (16 * _TEMPORARY if out is None else _TEMPORARY) // max(n, 1) ** 2)
     out = np.empty((batch, n, n), v.dtype) if out is None else out
     # row-major storage transposes what Fortran sees, which conjugates the Hermitian product
     columns = v.swapaxes(-1, -2)
 
     def small(start, stop):
         if v.dtype.kind == "f":
-            step = max(1, _TEMPORARY // n**2)
             for first in range(start, stop, step):
                 some = slice(first, min(first + step, stop))
                 # of an array and its own transpose NumPy makes one exactly symmetric product

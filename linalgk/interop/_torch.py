@@ -25,7 +25,7 @@ from linalgk.interop._torch_functions import (
 )
 from linalgk.interop._torch_ops import flat_batch, function, read, written
 from linalgk.matfun import _apply, _frechet, _general, _lyapunov, _ops, _paths, _static
-from linalgk.matfun._apply import POLICIES
+from linalgk.matfun._apply import POLICIES, ZERO
 from linalgk.matfun._spectral import NONFINITE, OK, Call, Scalar
 
 _DIRECT = ("auto", "eigh", "closed_form")
@@ -144,7 +144,7 @@ class _Known(NamedTuple):
 
 
 _ROOTS = ("sqrtm", "invsqrtm")
-_USUAL = {"method": ("auto",), "damp": (0,), "rel_damp": (0,), "on_fail": (None, *POLICIES)}
+_UNUSUAL = ("tol", "steps", "compute_dtype", "out", "rcond")
 _REAL = (torch.float32, torch.float64)
 
 
@@ -154,27 +154,31 @@ def _short(
     """Square roots of small real matrices on the host in few calls, if nothing is unusual."""
     if name not in _ROOTS or a.dtype not in _REAL or a.device.type != "cpu" or a.ndim < 2:
         return None
-    n, assume = a.shape[-1], options.get("assume_a")
+    n, get = a.shape[-1], options.get
+    assume = get("assume_a")
     if a.shape[-2] != n or not 1 < n <= _frechet.SMALL or not a.numel() or assume == "gen":
         return None
-    for word, value in options.items():
-        if word == "assume_a" or value is None or word == "check_finite":
-            continue
-        usual = _USUAL.get(word, (False,))
-        if isinstance(value, Tensor | np.ndarray) or value not in usual:
-            return None
+    if get("method") != "auto" or get("on_fail") not in (None, *POLICIES):
+        return None
+    if any(get(word) is not None for word in _UNUSUAL) or get("return_info"):
+        return None
+    # the defaults, told from an array or a number by identity
+    if get("damp", ZERO) is not ZERO or get("rel_damp", ZERO) is not ZERO:
+        return None
     if not is_undifferentiated():
         return None
     # what is not finite is no short way
     call, spec = _settled(
         name, scalar, methods, assume, "auto", None, None, False, None, n, True, "nan"
-    )
-    call = call._replace(threads=_config.num_threads())
-    flat = np.ascontiguousarray(a.detach().numpy()).reshape(-1, n, n)
-    found = _frechet.quick(flat, call)
+    )  # fmt: skip
+    threads = _config.num_threads()
+    flat = a.detach().numpy().reshape(-1, n, n)
+    if not flat.flags.c_contiguous:
+        flat = np.ascontiguousarray(flat)
+    found = _frechet.quick(flat, call, threads)
     if found is None:
         return None
-    known = _Known(found[0].x, found[1], scalar.inverse, assume is not None, call.threads)
+    known = _Known(found[0].x, found[1], scalar.inverse, assume is not None, threads)
     result: Tensor = Short.apply(a, known, spec)
     return result
 

@@ -114,8 +114,9 @@ def quick(a: Any, function: Scalar) -> Any:
     if n > SMALL:
         if not a.size or _config.current().backend == "reference":
             return None
-        call = Call(function, None, "auto", None, None, None, None, _config.num_threads())
-        found = _frechet.quick(a.reshape(-1, n, n), call)
+        threads = _config.num_threads()
+        call = Call(function, None, "auto", None, None, None, None, threads)
+        found = _frechet.quick(a.reshape(-1, n, n), call, threads)
         return None if found is None else found[0].x.reshape(shape)
     key = (dtype is _DOUBLE, id(function), _config.current().backend)
     ready = _prepared.get(key)

@@ -4,6 +4,7 @@ With eigenvectors at hand, ``L(A, G) = V (f[w_i, w_j] * V^H G V) V^H`` (Daleckii
 finite at repeated eigenvalues. Without symmetry, the function of ``[[A, G], [0, A]]``.
 """
 
+import functools
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -62,7 +63,7 @@ def spectral(flat: Any, call: Call) -> tuple[Result, Spectrum]:
     """The function and what its derivatives need; members that are not Hermitian are failures."""
     if _xp.is_cuda(flat):
         return _spectral_on_device(flat, call)
-    short = quick(flat, call)
+    short = quick(flat, call, call.threads)
     if short is not None:
         return short
     status, largest, _, exact = scan(flat, call)
@@ -82,33 +83,45 @@ def spectral(flat: Any, call: Call) -> tuple[Result, Spectrum]:
     return result._replace(x=blank(result.x, status != OK), status=status), Spectrum(w, found.v)
 
 
-def quick(flat: Any, call: Call) -> tuple[Result, Spectrum] | None:
+def quick(flat: Any, call: Call, threads: int) -> tuple[Result, Spectrum] | None:
     """The same in few calls, for small real matrices that are clearly positive definite."""
     if not isinstance(flat, np.ndarray) or flat.dtype.kind != "f" or flat.shape[-1] > SMALL:
         return None
-    if call.function.factors is None or call.rel_damp is not None or call.rcond is not None:
+    plain = _plain(call.function)
+    if plain is None or call.rel_damp is not None or call.rcond is not None:
         return None
-    largest, defect, _ = _ops.HERMITIAN_SCAN(flat, call.threads)
+    largest, defect, _ = _ops.HERMITIAN_SCAN(flat, threads)
     eps = _EPS[flat.dtype.name]
     h = flat
     if defect.any():
         if not (defect <= asymmetry(call, flat.shape[-1], eps) * largest).all():
             return None
         h = 0.5 * (flat + _ops.adjoint(flat))
-    w, v = _ops.EIGH(h, call.threads)
+    w, v = _ops.EIGH(h, threads)
     wide = w.astype(np.float64, copy=False)
     low, high = wide[:, 0], wide[:, -1]
     # in this range powers neither overflow nor underflow; NaN is nowhere
     if not ((low > 2 * eps * high) & (high < _WIDE) & (low > 1 / _WIDE)).all():
         return None
     # of mantissas near one, so that scaled matrices have the same digits
-    step = call.function.root
+    step, over, half = plain
     units = -(-np.frexp(high)[1] // step)
-    f = evaluate(call.function, np.ldexp(wide, -step * units[:, None]))
-    scale = np.ldexp(1.0, units * call.function.power.numerator).astype(flat.dtype)
-    x = _ops.GRAM(v, np.sqrt(f).astype(flat.dtype), scale, call.threads)
+    near = np.ldexp(wide, -step * units[:, None])
+    f = np.sqrt(near) if half else evaluate(call.function, near)
+    f = 1 / f if half and over < 0 else f
+    scale = np.ldexp(1.0, units * over).astype(flat.dtype)
+    x = _ops.GRAM(v, np.sqrt(f).astype(flat.dtype), scale, threads)
     good = np.zeros(len(w), int)
     return Result(x, good, good, low, "eigh"), Spectrum(wide, v)
+
+
+@functools.lru_cache(maxsize=64)
+def _plain(function: Scalar) -> tuple[int, int, bool] | None:
+    """Root, numerator, and whether it is a square root or its inverse; asked once, being slow."""
+    if function.factors is None:
+        return None
+    r = function.power
+    return function.root, r.numerator, abs(r) == _HALF
 
 
 def _spectral_on_device(flat: Any, call: Call) -> tuple[Result, Spectrum]:
