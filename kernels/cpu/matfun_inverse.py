@@ -1,13 +1,16 @@
 """Inverses by LAPACK's LU in the precision of the input, and products beside them.
 
-Both from SciPy's library: after a product by NumPy's own, that library's idle threads would spin
-on the cores for milliseconds.
+Large ones by SciPy's library: after a product with threads by NumPy's own, that library's idle
+threads would spin on the cores for milliseconds. Callers hold both to one thread for small ones.
 """
 
 import numpy as np
 
 from ._lapack import Inverse, gemm
 from ._threads import run
+
+# Up to this order NumPy's loop in C over a batch costs less than a call from Python for each.
+_SMALL = 128
 
 
 def inverse(a, threads):
@@ -25,9 +28,6 @@ def inverse(a, threads):
     return out, logdet
 
 
-_SMALL = 128
-
-
 def matmul(a, b, threads):
     """Product of each pair of members."""
     batch, n, _ = a.shape
@@ -42,6 +42,5 @@ def matmul(a, b, threads):
         for item in range(start, stop):
             gemm(np.ascontiguousarray(a[item]), np.ascontiguousarray(b[item]), out[item])
 
-    # NumPy calls BLAS from a loop in C; its own loops for odd layouts are slow, but not so short
     run(small if n <= _SMALL else work, batch, threads if a.size > 2_000 else 1)
     return out

@@ -138,11 +138,11 @@ def operator(name: str) -> Any:
 
 @operator("spectral")
 def spectral(a: Tensor, spec: str) -> tuple[Tensor, Tensor, Tensor]:
+    if 0 in a.shape:
+        return a.clone(), a.new_empty(a.shape[:-1], dtype=torch.float64), a.clone()
     request = read(spec)
     with _lag.scope(a):
         flat, face = flat_batch(a)
-        if 0 in a.shape:
-            return a.clone(), a.real.new_empty(a.shape[:-1]), a.clone()
         found, spectrum = _frechet.spectral(flat, _threads(request.call))
         x = _handed(found.x, face, a, tuple(a.shape))
         _report.finish(
@@ -213,12 +213,12 @@ def of_root(x: Tensor, g: Tensor, method: str) -> Tensor:
 def function(a: Tensor, spec: str) -> Tensor:
     request = read(spec)
     call = request.call
-    x = _apply.apply(
+    x: Tensor = _apply.apply(
         request.name, request.function, (call.method,), a.detach(), assume_a=call.assume_a,
         method=call.method, tol=call.tol, steps=call.steps, rcond=call.rcond,
         check_finite=request.check, on_fail=request.policy,
     )  # fmt: skip
-    return x.contiguous()
+    return x
 
 
 def _equation_options(spec: str) -> Any:
@@ -232,13 +232,13 @@ def _equation_options(spec: str) -> Any:
 @operator("sylvester")
 def sylvester(a: Tensor, b: Tensor, q: Tensor, spec: str) -> Tensor:
     options = _equation_options(spec)
-    return _lyapunov.solve_sylvester(a.detach(), b.detach(), q.detach(), **options).contiguous()
+    return _lyapunov.solve_sylvester(a.detach(), b.detach(), q.detach(), **options)
 
 
 @operator("lyapunov")
 def lyapunov(a: Tensor, q: Tensor, spec: str) -> Tensor:
     options = _equation_options(spec)
-    return _lyapunov.solve_lyapunov(a.detach(), q.detach(), **options).contiguous()
+    return _lyapunov.solve_lyapunov(a.detach(), q.detach(), **options)
 
 
 @frechet.register_fake
@@ -300,7 +300,7 @@ def _orthogonalized(g: Tensor, spec: str) -> Tensor:
 
 @operator("orthogonalize")
 def orthogonalize(g: Tensor, spec: str) -> Tensor:
-    return _orthogonalized(g.detach(), spec).contiguous()
+    return _orthogonalized(g.detach(), spec)
 
 
 @operator("orthogonalize_vjp")
@@ -315,7 +315,7 @@ def orthogonalize_vjp(g: Tensor, h: Tensor, spec: str) -> Tensor:
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    return found[0].contiguous()
+    return found[0]
 
 
 @orthogonalize.register_fake

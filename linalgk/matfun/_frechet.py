@@ -13,7 +13,8 @@ import numpy as np
 
 from linalgk import _xp
 from linalgk.matfun import _divided, _ops, _static
-from linalgk.matfun._paths import asymmetry, scan
+from linalgk.matfun._lyapunov import solve_lyapunov
+from linalgk.matfun._paths import asymmetry, scan, solve
 from linalgk.matfun._spectral import (
     OK,
     Call,
@@ -129,8 +130,9 @@ def _spectral_on_device(flat: Any, call: Call) -> tuple[Result, Spectrum]:
     status, _, _, _ = scan(flat, call)
     damp = 0 if call.rel_damp is None else call.rel_damp
     found = _static.by_spectrum(usable(flat, status), call._replace(rel_damp=None), damp)
-    good = _xp.to_numpy(found.good) & (status == OK)
-    status = np.where((status == OK) & ~good, _ops.HARD, status)
+    if not (_xp.to_numpy(found.good) & (status == OK)).all():
+        # it looks at every member and finds the words
+        status = solve(flat, call._replace(method="eigh")).status
     x = blank(found.x, status != OK)
     zeros = np.zeros(len(status), int)
     lower = _xp.to_numpy(xp.min(found.w, axis=-1)).astype(np.float64)
@@ -139,12 +141,11 @@ def _spectral_on_device(flat: Any, call: Call) -> tuple[Result, Spectrum]:
     return Result(x, status, zeros, lower, "eigh"), Spectrum(w, found.v)
 
 
-def _rule(w: Any, shape: Shape, axes: tuple[int, ...]) -> _divided.Rule:
-    """The convention for numbers that are zero, with so many axes behind the batch's."""
+def _rule(w: Any, shape: Shape, eps: float) -> _divided.Rule:
+    """The convention for numbers that are zero to the eps of the matrices."""
     xp = _xp.namespace(w)
-    top = xp.reshape(xp.max(xp.abs(w), axis=-1), (-1, *axes))
+    top = xp.max(xp.abs(w), axis=-1)[:, None, None]
     # what a root takes for zero, as an inverse does for singular
-    eps = float(np.finfo(_xp.REAL[_xp.dtype_name(w)]).eps)
     null = (eps if shape.floor is None else shape.floor) * top
     if not shape.function.fractional or shape.function.inverse:
         null = -xp.ones_like(top)
@@ -152,7 +153,7 @@ def _rule(w: Any, shape: Shape, axes: tuple[int, ...]) -> _divided.Rule:
     return _divided.Rule(shape.function, null, cut, shape.signed)
 
 
-def _prepared(w: Any, shape: Shape) -> Any:
+def _prepared(w: Any, shape: Shape, eps: float) -> Any:
     """Eigenvalues as the function took them: what rounding left below zero is zero."""
     xp = _xp.namespace(w)
     if not shape.function.fractional:
@@ -160,7 +161,6 @@ def _prepared(w: Any, shape: Shape) -> Any:
     clamped = xp.maximum(w, xp.zeros_like(w))
     if not shape.signed:
         return clamped
-    eps = float(np.finfo(_xp.dtype_name(w)).eps)
     top, low = xp.max(xp.abs(w), axis=-1), xp.min(w, axis=-1)
     return xp.where((low >= -w.shape[-1] * eps * top)[:, None], clamped, w)
 
@@ -211,10 +211,11 @@ def first(spectrum: Spectrum, g: Any, shape: Shape, part: bool = False) -> Any:
             g, spectrum.v, y, shape.function.inverse, part, shape.threads
         )  # fmt: skip
     (w, v), bad = _usable(spectrum)
-    w, given = _prepared(w, shape), g
+    eps, given = _EPS[_xp.REAL[_xp.dtype_name(v)]], g
+    w = _prepared(w, shape, eps)
     with np.errstate(all="ignore"), blas_for(g):
         w, unit = _near_one(w, shape, 1)
-        kernel = _divided.first(_rule(w, shape, (1, 1)), w[:, :, None], w[:, None, :])
+        kernel = _divided.first(_rule(w, shape, eps), w[:, :, None], w[:, None, :])
         inner = _product(_ops.adjoint(v), _product(g, v, shape), shape)
         inner = _xp.namespace(g).astype(kernel, g.dtype) * inner
         y = unit(_product(v, _product(inner, _ops.adjoint(v), shape), shape))
@@ -236,11 +237,11 @@ def _near_one(w: Any, shape: Shape, order: int) -> tuple[Any, Callable[[Any], An
     root = function.root
     if isinstance(w, np.ndarray):
         units = -(-np.frexp(top)[1] // root)
-        near = np.ldexp(np.ldexp(w, -(root * units // 2)[:, None]),
-                        (root * units // 2 - root * units)[:, None])  # fmt: skip
+        near = np.ldexp(w, -root * units[:, None])
     else:
         units = xp.ceil(xp.log2(top) / root)
-        near = w * (2.0 ** (-units * (root / 2)))[:, None] * (2.0 ** (-units * (root / 2)))[:, None]
+        half = (2.0 ** (-units * (root / 2)))[:, None]
+        near = w * half * half
     if function.name != "power" or root == function.power.denominator:
         over = function.power.numerator if function.name == "power" else 0
         exponent = units * (over - order * root)
@@ -273,9 +274,9 @@ def second(
     """
     (w, v), bad = _usable(spectrum)
     xp, given = _xp.namespace(g), (g, e)
-    n = v.shape[-1]
-    w, unit = _near_one(_prepared(w, shape), shape, 2)
-    rule = _rule(w, shape, (1, 1))
+    n, eps = v.shape[-1], _EPS[_xp.REAL[_xp.dtype_name(v)]]
+    w, unit = _near_one(_prepared(w, shape, eps), shape, 2)
+    rule = _rule(w, shape, eps)
     with np.errstate(all="ignore"), blas_for(g):
         left = _ops.adjoint(v)
         g, e = (_product(left, _product(x, v, shape), shape) for x in (g, e))
@@ -302,8 +303,6 @@ def of_root(x: Any, g: Any, threads: int, method: str = "eigh") -> Any:
     ``minimax``: products only, but for members that it does not serve. The kernel of X gets zero:
     what a square takes for zero, or what a polar factor leaves there (``polar``).
     """
-    from linalgk.matfun._lyapunov import solve_lyapunov
-
     xp = _xp.namespace(x)
     y, left = g, np.ones(x.shape[0], bool)
     if method == "minimax":
