@@ -9,6 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.linalg
+from directions import adjoint, gaussian, hermitian_part, inner
 
 import linalgk as lk
 from linalgk import grad
@@ -33,26 +34,6 @@ FORWARD = {name: called(name, grad, "_jvp") for name in POWER}
 BACKWARD = {name: called(name, grad, "_vjp") for name in POWER}
 VALUE = {name: called(name, lk) for name in POWER}
 EVERY = pytest.mark.parametrize("name", FORWARD)
-
-
-def adjoint(x):
-    return np.conj(np.swapaxes(x, -1, -2))
-
-
-def hermitian_part(x):
-    return 0.5 * (x + adjoint(x))
-
-
-def inner(x, y):
-    return np.sum(np.conj(x) * y).real
-
-
-def gaussian(shape, dtype, seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        x = x + 1j * rng.standard_normal(shape)
-    return x.astype(dtype)
 
 
 # ---- oracles ----

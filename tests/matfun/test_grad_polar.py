@@ -3,6 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
+from directions import adjoint, gaussian, hermitian_part, inner
 
 import linalgk as lk
 from linalgk import grad
@@ -10,26 +11,6 @@ from linalgk.testing import random_matrix, relative_error, spd_matrix
 
 EPS = {d: float(np.finfo(d).eps) for d in ("float32", "float64", "complex64", "complex128")}
 SHAPES = [(4, 4), (7, 4), (4, 7), (1, 1), (3, 1), (1, 3)]
-
-
-def adjoint(x):
-    return np.conj(np.swapaxes(x, -1, -2))
-
-
-def hermitian_part(x):
-    return 0.5 * (x + adjoint(x))
-
-
-def inner(x, y):
-    return np.sum(np.conj(x) * y).real
-
-
-def gaussian(shape, dtype, seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        x = x + 1j * rng.standard_normal(shape)
-    return x.astype(dtype)
 
 
 def conditioned(shape, kappa, dtype, seed=0):

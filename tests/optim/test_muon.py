@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from trained import distance, follow, parameters, problem
 
 import linalgk as lk
 
@@ -52,33 +53,6 @@ def restated(w, gradients, *, lr=1e-3, weight_decay=0.1, momentum=0.95, nesterov
         update = (1 - momentum) * g + momentum * mean if nesterov else mean
         w = (1 - lr * weight_decay) * w - lr * scale * published_factor(update, steps)
     return w
-
-
-def problem(shapes, steps, dtype="float32", seed=0):
-    """Parameters and gradients for so many steps, as NumPy arrays."""
-    rng = np.random.default_rng(seed)
-    start = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
-    gradients = [[rng.standard_normal(s).astype(dtype) for s in shapes] for _ in range(steps)]
-    return start, gradients
-
-
-def parameters(start, dtype=None):
-    return [torch.nn.Parameter(torch.tensor(w).to(dtype)) for w in start]
-
-
-def follow(opt, params, gradients):
-    for step in gradients:
-        for p, g in zip(params, step, strict=True):
-            p.grad = None if g is None else torch.as_tensor(g).to(p.dtype)
-        opt.step()
-
-
-def distance(params, wanted, start):
-    """Largest distance relative to the way gone."""
-    return max(
-        np.linalg.norm(p.detach().double().numpy() - w) / np.linalg.norm(w - s)
-        for p, w, s in zip(params, wanted, start, strict=True)
-    )
 
 
 OPTIONS = [

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from trained import distance, follow, parameters, problem
 
 import linalgk as lk
 
@@ -80,33 +81,6 @@ def restated(
         ball = momentum * ball + update
         w = (1 - lr * weight_decay) * w - lr * ball.reshape(w.shape)
     return w
-
-
-def problem(shapes, steps, dtype="float32", seed=0):
-    """Parameters and gradients for so many steps, as NumPy arrays."""
-    rng = np.random.default_rng(seed)
-    start = [np.array(rng.standard_normal(shape), dtype) for shape in shapes]
-    gradients = [[np.array(rng.standard_normal(s), dtype) for s in shapes] for _ in range(steps)]
-    return start, gradients
-
-
-def parameters(start, dtype=None):
-    return [torch.nn.Parameter(torch.tensor(w).to(dtype)) for w in start]
-
-
-def follow(opt, params, gradients):
-    for step in gradients:
-        for p, g in zip(params, step, strict=True):
-            p.grad = None if g is None else torch.as_tensor(g).to(p.dtype)
-        opt.step()
-
-
-def distance(params, wanted, start):
-    """Largest distance relative to the way gone."""
-    return max(
-        np.linalg.norm(p.detach().double().numpy() - w) / np.linalg.norm(w - s)
-        for p, w, s in zip(params, wanted, start, strict=True)
-    )
 
 
 SHAPES = [(6, 9), (9, 6), (6, 6), (4, 5, 6), (3, 2, 4, 5), (7,), (), (1, 8), (6, 9)]
