@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from linalgk.interop._bures import composed
+from linalgk.interop._shared import composed, largest
 from linalgk.matfun import _frechet, _ops, _static, _sylvester
 from linalgk.matfun._spectral import Call, Scalar
 
@@ -147,32 +147,13 @@ def by_eigenvectors(a: Any, call: Call, rel_damp: Any) -> tuple[Any, Any, Any]:
     """As `_static.by_eigenvectors`, with derivatives; a is Hermitian to the bit."""
     xp = jnp
     if not isinstance(rel_damp, int | float) or rel_damp:
-        extra = xp.real(_static.per_member(rel_damp, a))[:, 0, 0] * xp.maximum(_largest(a), 0)
+        extra = xp.real(_static.per_member(rel_damp, a))[:, 0, 0] * xp.maximum(largest(jnp, a), 0)
         a = a + xp.astype(extra, a.dtype)[:, None, None] * _ops.eye_like(a)
     fixed = jax.lax.stop_gradient(a)
     found = _static.by_spectrum(fixed, call, 0)
     shape = _frechet.shape_of(call._replace(rel_damp=None), str(a.dtype))
     w = xp.where(found.good[:, None], found.w, xp.full_like(found.w, float("nan")))
     return a, value_p.bind(a, found.x, w, found.v, shape=shape), found.good
-
-
-def _largest(a: Any) -> Any:
-    """The largest eigenvalue of Hermitian matrices, right to the second derivative.
-
-    ``tr P A + tr P Y R Y`` with the projector P of trace one on its eigenvectors, ``Y = A - w I``
-    and the pseudo-inverse R of -Y; that of a library has no second derivative where any two
-    eigenvalues are equal.
-    """
-    fixed, n = jax.lax.stop_gradient(a), a.shape[-1]
-    usable = jnp.isfinite(jnp.abs(fixed)).all((-2, -1))[:, None, None]
-    w, v = jnp.linalg.eigh(jnp.where(usable, fixed, _ops.eye_like(fixed)))
-    top = w[:, -1:]
-    near = w >= top - n * float(jnp.finfo(w.dtype).eps) * jnp.abs(top)
-    weights = near / jnp.sum(near, axis=-1, keepdims=True)
-    inverse = jnp.where(near, 0, 1 / jnp.where(near, 1, top - w))
-    p, r = ((v * x.astype(v.dtype)[:, None, :]) @ _ops.adjoint(v) for x in (weights, inverse))
-    y = a - top.astype(a.dtype)[:, :, None] * _ops.eye_like(a)
-    return jnp.real(jnp.einsum("bij,bji->b", p, a) + jnp.einsum("bij,bji->b", p @ y, r @ y))
 
 
 # ---- polar factors ----

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from linalgk import _config, _lag, _validate, _xp
-from linalgk.interop._bures import composed
+from linalgk.interop._shared import composed, largest
 from linalgk.interop._torch_functions import (
     Given,
     Short,
@@ -21,7 +21,6 @@ from linalgk.interop._torch_functions import (
     root_of,
     spectral_of,
     sylvester_of,
-    whole,
 )
 from linalgk.interop._torch_ops import flat_batch, function, read, written
 from linalgk.matfun import _apply, _frechet, _general, _lyapunov, _ops, _paths, _static
@@ -278,26 +277,9 @@ def _damped(x: Tensor, damp: Any, unit: Any, batch: tuple[int, ...]) -> Tensor:
 
 
 def _largest(x: Tensor, blind: bool) -> Tensor:
-    """The largest eigenvalue of Hermitian matrices, at least zero, with two derivatives.
-
-    Of an eigenvalue that is repeated they are those of the mean. Second order perturbation theory
-    stands for the derivative of eigenvectors, which does not exist where others coincide.
-    """
-    if blind:
-        return torch.linalg.eigvalsh(x)[..., -1].clamp(min=0)
-    fixed = x.detach()
-    w, v = torch.linalg.eigh(torch.where(whole(fixed), fixed, torch.zeros_like(fixed)))
-    high = w[..., -1:]
-    tops = w >= high - x.shape[-1] * torch.finfo(w.dtype).eps * high.abs()
-    share = tops.to(w.dtype) / tops.sum(-1, keepdim=True)
-    gap = torch.where(tops, torch.ones_like(w), high - w)
-    rest = torch.where(tops, torch.zeros_like(w), 1 / gap)
-    projector = (v * share.to(v.dtype)[..., None, :]) @ v.mH
-    resolvent = (v * rest.to(v.dtype)[..., None, :]) @ v.mH
-    move = x - fixed
-    second = (projector @ move @ resolvent @ move).diagonal(dim1=-2, dim2=-1).sum(-1).real
-    first = (projector * move.conj()).sum((-2, -1)).real
-    return (high[..., 0] + first + second).clamp(min=0)
+    """The largest eigenvalue of Hermitian matrices, at least zero."""
+    top: Tensor = torch.linalg.eigvalsh(x)[..., -1] if blind else largest(torch, x)
+    return top.clamp(min=0)
 
 
 def _all_hermitian(x: Tensor, call: Call) -> bool:

@@ -1,8 +1,30 @@
-"""The Bures-Wasserstein distance composed of functions that have derivatives."""
+"""What the faces share, in words that PyTorch and JAX both have."""
 
 from typing import Any
 
-from linalgk.matfun import _traced, invsqrtm, polar, powm, sqrtm
+from linalgk.matfun import _ops, _traced, invsqrtm, polar, powm, sqrtm
+
+
+def largest(xp: Any, a: Any) -> Any:
+    """The largest eigenvalue of Hermitian matrices, right to the second derivative.
+
+    ``tr P A + tr P Y R Y`` with the projector P of trace one on its eigenvectors, ``Y = A - w I``
+    and the pseudo-inverse R of -Y; that of a library has no second derivative where any two
+    eigenvalues are equal.
+    """
+    fixed, n = _fixed(a), a.shape[-1]
+    size = xp.sum(xp.abs(fixed), (-2, -1))
+    usable = (size - size == 0)[..., None, None]
+    w, v = xp.linalg.eigh(xp.where(usable, fixed, xp.zeros_like(fixed)))
+    top, one = w[..., -1:], xp.ones_like(w)
+    near = w >= top - n * float(xp.finfo(w.dtype).eps) * xp.abs(top)
+    weights = near / xp.sum(near, -1)[..., None]
+    inverse = xp.where(near, 0 * one, 1 / xp.where(near, one, top - w))
+    adjoint = xp.conj(xp.swapaxes(v, -1, -2))
+    p, r = ((v * x[..., None, :]) @ adjoint for x in (weights, inverse))
+    y = a - top[..., None] * _ops.eye_like(a)
+    first = xp.einsum("...ij,...ji->...", p, a)
+    return xp.real(first + xp.einsum("...ij,...ji->...", p @ y, r @ y))
 
 
 def composed(xp: Any, given: Any, value: Any, *, squared: bool, power: float) -> Any:
