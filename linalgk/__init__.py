@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from linalgk import errors, grad, testing, typing
+    from linalgk import errors, grad, sketch, testing, typing
     from linalgk._config import config_context
     from linalgk._dispatch import explain, functions, ops
     from linalgk._plan import ArraySpec, foreach, plan
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
         solve_sylvester,
         sqrtm,
     )
+    from linalgk.sketch import RowBlocks
 
 # Where each public name lives; it is imported on first use, so that `import linalgk` costs
 # little more than NumPy.
 _HOME = {
     "ArraySpec": "linalgk._plan",
     "InverseRoot": "linalgk.matfun",
+    "RowBlocks": "linalgk.sketch",
     "bures_barycenter": "linalgk.matfun",
     "bures_distance": "linalgk.matfun",
     "bures_map": "linalgk.matfun",
@@ -55,6 +57,7 @@ _HOME = {
     "powm": "linalgk.matfun",
     "show_config": "linalgk._show",
     "signm": "linalgk.matfun",
+    "sketch": None,
     "solve_lyapunov": "linalgk.matfun",
     "solve_sylvester": "linalgk.matfun",
     "sqrtm": "linalgk.matfun",
@@ -65,6 +68,7 @@ _HOME = {
 __all__ = [
     "ArraySpec",
     "InverseRoot",
+    "RowBlocks",
     "bures_barycenter",
     "bures_distance",
     "bures_map",
@@ -85,6 +89,7 @@ __all__ = [
     "powm",
     "show_config",
     "signm",
+    "sketch",
     "solve_lyapunov",
     "solve_sylvester",
     "sqrtm",

@@ -41,7 +41,7 @@ class Layer:
     def empty(self, shape, dtype, like):
         # what a kernel leaves out must not look right
         fill = np.nan if np.dtype(dtype).kind in "fc" else -1
-        return self._like(np.full(shape, fill, dtype), like)
+        return self._like(np.full(shape, np.array(fill).astype(dtype)), like)
 
     def zeros(self, shape, dtype, like):
         return self._like(np.zeros(shape, dtype), like)

@@ -98,6 +98,20 @@ def store(typingctx, array, offset, value):
     return types.none(array, types.intp, value), codegen
 
 
+@intrinsic
+def pointer(typingctx, like, address):
+    """The address of an array's first element as a pointer to the dtype of ``like``.
+
+    A kernel that takes addresses and strides is compiled once for all layouts and for read-only
+    arrays; its caller keeps the array alive.
+    """
+
+    def codegen(context, builder, sig, args):
+        return builder.inttoptr(args[1], context.get_value_type(sig.return_type))
+
+    return types.CPointer(like.dtype)(like, types.intp), codegen
+
+
 def _entry(builder, arrtype, offset, i, j, n):
     """Element at which entry (i, j) of an (n, n, lanes) matrix begins."""
     lanes = ir.Constant(n.type, _ir(arrtype.dtype).count)
@@ -239,6 +253,57 @@ def compact(typingctx):
         return context.get_dummy_value()
 
     return types.none(), codegen
+
+
+@intrinsic
+def prefetch(typingctx, array, offset):
+    """Ask for the cache line of element ``offset``, which may lie behind the end."""
+
+    def codegen(context, builder, sig, args):
+        i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        where = builder.bitcast(_pointer(context, builder, sig.args[0], *args), byte)
+        kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+        fn = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(fn, [where, i32(0), i32(3), i32(1)])
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp), codegen
+
+
+@intrinsic
+def transpose(typingctx, source, at, step, target, to, stride):
+    """A square of as many rows as a register has lanes: vectors at ``at + i * step`` become the
+    columns of rows at ``to + j * stride``.
+    """
+
+    def codegen(context, builder, sig, args):
+        source, at, step, target, to, stride = args
+        lanes = _ir(sig.args[0].dtype).count
+
+        def offset(base, i, width):
+            return builder.add(base, builder.mul(ir.Constant(width.type, i), width))
+
+        rows = [
+            _load(context, builder, sig.args[0], source, offset(at, i, step)) for i in range(lanes)
+        ]
+        half = lanes // 2
+        while half:
+            low = [e if not e & half else lanes + e - half for e in range(lanes)]
+            high = [e + half if not e & half else lanes + e for e in range(lanes)]
+            masks = [
+                ir.Constant(ir.VectorType(ir.IntType(32), lanes), mask) for mask in (low, high)
+            ]
+            for i in range(lanes):
+                if not i & half:
+                    pair = rows[i], rows[i + half]
+                    rows[i], rows[i + half] = (builder.shuffle_vector(*pair, m) for m in masks)
+            half //= 2
+        for j, row in enumerate(rows):
+            where = _pointer(context, builder, sig.args[3], target, offset(to, j, stride))
+            builder.store(row, where, align=sig.args[3].dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.none(source, types.intp, types.intp, target, types.intp, types.intp), codegen
 
 
 @intrinsic

@@ -1,0 +1,316 @@
+"""A sparse-stack sketch times dense and sparse matrices: additions only, in one fixed order.
+
+Each data row is added to, or subtracted from, one row of every block of the result. A panel of
+columns of the result stays in the second-level cache while the rows of the data pass by: the data
+are read once, and each of their rows costs ``nnz`` loads and stores in cache. Within a block of
+2^14 data rows the additions come in ascending row order, the partial sums of blocks are added in
+ascending order, and the scale is multiplied last: neither the layout, nor the number of threads,
+nor the width of a panel changes a bit.
+"""
+
+import numpy as np
+
+from ._preset import helper as _helper
+from ._preset import njit
+from ._simd import (
+    BYTES,
+    add,
+    aligned,
+    allocate,
+    fma,
+    get,
+    load,
+    mul,
+    pointer,
+    prefetch,
+    put,
+    release,
+    splat,
+    store,
+    transpose,
+)
+from ._threads import run
+
+BLOCK = 1 << 14
+# What a panel of the result may take of the second-level cache.
+_PANEL_BYTES = 3 << 18
+# Rows that are copied together where the data are not in row order.
+_STRIP = 64
+# Additions that cost less than waking a second thread.
+_SMALL = 1 << 18
+
+
+@_helper
+def _copy(strip, a, row_step, col_step, planes, row, rows, col, cols, width, lanes):
+    """Rows and columns of strided data as (rows, width), zeros where there are none."""
+    whole_rows = whole_cols = 0
+    if row_step == 1 and planes == 1:
+        whole_rows, whole_cols = rows // lanes * lanes, cols // lanes * lanes
+    for c in range(0, whole_cols, lanes):
+        for i in range(0, whole_rows, lanes):
+            at = row + i + (col + c) * col_step
+            for v in range(lanes):
+                prefetch(a, at + v * col_step + _STRIP)
+            transpose(a, at, col_step, strip, i * width + c, width)
+    for c in range(width):
+        begin = whole_rows if c < whole_cols else 0
+        if c < cols:
+            j = col + c
+            base = row * row_step + (j // planes) * col_step + j % planes
+            for i in range(begin, rows):
+                put(strip, i * width + c, get(a, base + i * row_step))
+        else:
+            for i in range(rows):
+                put(strip, i * width + c, 0.0)
+
+
+@_helper
+def _scatter4(panel, signs, a, step, rows, h, low, high, row, base, lanes):
+    for i in range(rows):
+        at = i * step
+        for v in range(4):
+            prefetch(a, at + 8 * step + v * lanes)
+        # the product with a sign is exact, so that fusing it changes nothing
+        v0 = load(a, at)
+        v1 = load(a, at + lanes)
+        v2 = load(a, at + 2 * lanes)
+        v3 = load(a, at + 3 * lanes)
+        for t in range(low, high):
+            place = np.intp(h[row + i, t])
+            sign = splat(panel, np.float64(get(signs, place & 1)))
+            to = ((place >> 1) - base) * (4 * lanes)
+            store(panel, to, fma(sign, v0, load(panel, to)))
+            store(panel, to + lanes, fma(sign, v1, load(panel, to + lanes)))
+            store(panel, to + 2 * lanes, fma(sign, v2, load(panel, to + 2 * lanes)))
+            store(panel, to + 3 * lanes, fma(sign, v3, load(panel, to + 3 * lanes)))
+
+
+@_helper
+def _scatter_wide(panel, signs, a, step, rows, h, low, high, row, base, lanes, vectors):
+    """For one or two additions a row: the data pass faster than a narrow panel lets them."""
+    for i in range(rows):
+        at = i * step
+        for v in range(vectors):
+            prefetch(a, at + 8 * step + v * lanes)
+        for t in range(low, high):
+            place = np.intp(h[row + i, t])
+            sign = splat(panel, np.float64(get(signs, place & 1)))
+            to = ((place >> 1) - base) * (vectors * lanes)
+            for v in range(vectors):
+                here = to + v * lanes
+                store(panel, here, fma(sign, load(a, at + v * lanes), load(panel, here)))
+
+
+@_helper
+def _flush(out, panel, signs, k, width, lanes, at, cols, n, fresh, last):
+    """Add a block's partial sums to the result; the scale after the last."""
+    scale = splat(panel, np.float64(get(signs, 2)))
+    for r in range(k):
+        c = 0
+        while c + lanes <= cols:
+            value = load(panel, r * width + c)
+            if not fresh:
+                value = add(load(out, at + r * n + c), value)
+            if last:
+                value = mul(value, scale)
+            store(out, at + r * n + c, value)
+            c += lanes
+        while c < cols:
+            x = get(panel, r * width + c)
+            if not fresh:
+                x = get(out, at + r * n + c) + x
+            put(out, at + r * n + c, x * get(signs, 2) if last else x)
+            c += 1
+
+
+@njit
+def _apply(
+    out, h, signs, data, row_step, col_step, planes, first, groups, rows_each, fresh, finish,
+    vectors, lanes, start, stop,
+):  # fmt: skip
+    """Panels start to stop: (columns, some blocks of rows); see `stack_apply`."""
+    m, nnz = h.shape
+    n = out.shape[1]
+    width = vectors * lanes
+    size = signs.itemsize
+    panels = -(-n // width)
+    most = -(-nnz // groups)
+    room = allocate(signs, most * rows_each * width + 16)
+    panel = aligned(room)
+    other = allocate(signs, _STRIP * width + 16)
+    strip = aligned(other)
+    a = pointer(signs, data)
+    for item in range(start, stop):
+        col = item % panels * width
+        low = item // panels * nnz // groups
+        high = (item // panels + 1) * nnz // groups
+        base, k = low * rows_each, (high - low) * rows_each
+        cols = min(width, n - col)
+        direct = col_step == planes and cols == width
+        row = 0
+        while row < m:
+            end = min(m, ((first + row) // BLOCK + 1) * BLOCK - first)
+            begun = fresh and row == 0
+            for i in range(0, k * width, lanes):
+                store(panel, i, splat(panel, 0.0))
+            while row < end:
+                rows = end - row if direct else min(_STRIP, end - row)
+                if direct:
+                    source, step = pointer(signs, data + (row * row_step + col) * size), row_step
+                else:
+                    _copy(strip, a, row_step, col_step, planes, row, rows, col, cols, width, lanes)
+                    source, step = strip, width
+                if vectors == 4:
+                    _scatter4(panel, signs, source, step, rows, h, low, high, row, base, lanes)
+                else:
+                    _scatter_wide(
+                        panel, signs, source, step, rows, h, low, high, row, base, lanes, vectors
+                    )
+                row += rows
+            at = base * n + col
+            _flush(out, panel, signs, k, width, lanes, at, cols, n, begun, finish and end == m)
+    release(room)
+    release(other)
+
+
+def _signs(dtype, scale):
+    return np.array([1.0, -1.0, scale], dtype)
+
+
+def _result(total, shape, dtype):
+    """Where sums go, as reals, and what is returned."""
+    out = np.empty(shape, dtype) if total is None else total
+    return out, out.view(out.real.dtype)
+
+
+def _vectors(k, nnz, registers, threads):
+    """Registers in a row of a panel."""
+    if nnz <= 2 and registers > 4 * threads:
+        return min(16, -(-registers // threads))
+    return 4 if k * 4 * BYTES <= _PANEL_BYTES and registers > 1 else 1
+
+
+def stack_apply(a, h, k, first, scale, threads, total=None, finish=True):
+    """The sketch (k, n) of the rows of a (m, n), whose places are h (m, nnz).
+
+    first : where the first row stands in its block of 2^14.
+    total : the sum of the blocks before, which is added to and returned.
+    finish : whether the scale is multiplied.
+    """
+    m, nnz = h.shape
+    n = a.shape[1]
+    if m == 0 and total is None:
+        return np.zeros((k, n), a.dtype)
+    result, out = _result(total, (k, n), a.dtype)
+    signs = _signs(out.dtype, scale)
+    if m == 0:
+        return np.multiply(result, signs[2], out=result) if finish else result
+    planes = 2 if a.dtype.kind == "c" else 1
+    size = out.itemsize
+    lanes = BYTES // size
+    if m * nnz * n * planes < _SMALL:
+        threads = 1
+    vectors = _vectors(k, nnz, -(-n * planes // lanes), threads)
+    panels = -(-n * planes // (vectors * lanes))
+    # fewer panels than threads: each takes some of the blocks of rows
+    groups = min(nnz, -(-threads // panels)) if panels < threads else 1
+    rest = (
+        h, signs, a.__array_interface__["data"][0], a.strides[0] // size, a.strides[1] // size,
+        planes, first, groups, k // nnz, total is None, finish, vectors, lanes,
+    )  # fmt: skip
+    run(lambda start, stop: _apply(out, *rest, start, stop), panels * groups, threads)
+    return result
+
+
+@njit
+def _apply_columns(out, h, signs, data, indices, indptr, first, rows_each, planes, start, stop):
+    """Columns start to stop of a sparse matrix in column order; see `stack_apply_csc`."""
+    k, nnz = out.shape[0], h.shape[1]
+    total = np.empty(planes * k, out.dtype)
+    partial = np.empty(planes * k, out.dtype)
+    stamp = np.empty(k, np.int64)
+    touched = np.empty(k, np.int64)
+    for p in range(k):
+        stamp[p] = -1
+    clock = np.int64(0)
+    for col in range(start, stop):
+        for r in range(k):
+            for p in range(planes):
+                total[planes * r + p] = out[r, planes * col + p]
+        at = indptr[col]
+        while at < indptr[col + 1]:
+            block = (first + indices[at]) // BLOCK
+            clock += 1
+            count = 0
+            while at < indptr[col + 1] and (first + indices[at]) // BLOCK == block:
+                row = indices[at]
+                for t in range(nnz):
+                    place = np.intp(h[row, t])
+                    sign, r = signs[place & 1], place >> 1
+                    if stamp[r] != clock:
+                        stamp[r] = clock
+                        touched[count] = r
+                        count += 1
+                        for p in range(planes):
+                            partial[planes * r + p] = 0.0
+                    for p in range(planes):
+                        partial[planes * r + p] += sign * data[planes * at + p]
+                at += 1
+            # what was not touched would add zero
+            for c in range(count):
+                for p in range(planes):
+                    total[planes * touched[c] + p] += partial[planes * touched[c] + p]
+        for r in range(k):
+            for p in range(planes):
+                out[r, planes * col + p] = total[planes * r + p] * signs[2]
+
+
+def stack_apply_csc(data, indices, indptr, h, k, first, scale, threads, total=None, finish=True):
+    """The same of a sparse matrix whose columns are stored, rows ascending in each."""
+    n = len(indptr) - 1
+    result = np.zeros((k, n), data.dtype) if total is None else total
+    out = result.view(result.real.dtype)
+    signs = _signs(out.dtype, scale if finish else 1.0)
+    planes = 2 if data.dtype.kind == "c" else 1
+    rest = h, signs, data.view(out.dtype), indices, indptr, first, k // h.shape[1], planes
+    if len(data) * h.shape[1] * planes < _SMALL:
+        threads = 1
+    run(lambda start, stop: _apply_columns(out, *rest, start, stop), n, threads)
+    return result
+
+
+@njit
+def _gather(out, y, h, signs, lanes, start, stop):
+    """Rows start to stop of the transpose applied to y."""
+    nnz, n = h.shape[1], y.shape[1]
+    scale = splat(y, np.float64(signs[2]))
+    zero = splat(y, 0.0)
+    for i in range(start, stop):
+        c = 0
+        while c + lanes <= n:
+            total = zero
+            for t in range(nnz):
+                place = np.intp(h[i, t])
+                sign = splat(y, np.float64(get(signs, place & 1)))
+                total = fma(sign, load(y, (place >> 1) * n + c), total)
+            store(out, i * n + c, mul(total, scale))
+            c += lanes
+        while c < n:
+            x = signs[0] - signs[0]
+            for t in range(nnz):
+                place = np.intp(h[i, t])
+                x += get(signs, place & 1) * get(y, (place >> 1) * n + c)
+            put(out, i * n + c, x * signs[2])
+            c += 1
+
+
+def stack_gather(y, h, scale, threads):
+    """The transpose times y (k, n): rows (m, n) that are sums of ``nnz`` rows of y, in order."""
+    result = np.empty((h.shape[0], y.shape[1]), y.dtype)
+    out, source = (x.view(x.real.dtype) for x in (result, y))
+    signs = _signs(out.dtype, scale)
+    if h.size * source.shape[1] < _SMALL:
+        threads = 1
+    lanes = BYTES // out.itemsize
+    run(lambda start, stop: _gather(out, source, h, signs, lanes, start, stop), h.shape[0], threads)
+    return result

@@ -1,0 +1,304 @@
+"""What stands beside a sketch: arrays of any library, sparse matrices, operators, blocks, Dask."""
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+
+from linalgk import _config, _validate, _xp
+from linalgk._dispatch import Explanation
+from linalgk.errors import NonFiniteError
+from linalgk.sketch import _blocks
+
+# What a dense panel of an operator may take, where a linear operator is to be sketched.
+_PANEL_BYTES = 1 << 26
+
+
+def is_sparse(a: Any) -> bool:
+    """Whether SciPy stores it."""
+    module = sys.modules.get("scipy.sparse")
+    return module is not None and bool(module.issparse(a))
+
+
+def is_cupyx(a: Any) -> bool:
+    """Whether CuPy stores it as a sparse matrix."""
+    return type(a).__module__.startswith("cupyx") and hasattr(a, "toarray")
+
+
+def is_operator(a: Any) -> bool:
+    """Whether it is known by its products only."""
+    return hasattr(a, "shape") and (hasattr(a, "rmatmat") or hasattr(a, "H"))
+
+
+def conjugated(x: Any) -> Any:
+    """The conjugate of an array or a sparse matrix."""
+    if hasattr(x, "conj"):
+        return x.conj()
+    return x.conjugate() if hasattr(x, "conjugate") else _xp.namespace(x).conj(x)
+
+
+def transposed(a: Any) -> Any:
+    """The matrix transpose; a vector as it is."""
+    if isinstance(a, _blocks.RowBlocks):
+        msg = "a @ S.T: RowBlocks hold the data rows; write S @ blocks"
+        raise TypeError(msg)
+    if getattr(a, "ndim", 2) < 2:
+        return a
+    if getattr(a, "ndim", 2) > 2:
+        return a.swapaxes(-1, -2) if hasattr(a, "swapaxes") else a.mT
+    return a.T
+
+
+def product(s: Any, a: Any) -> Any:
+    """``S @ a``."""
+    if isinstance(a, _blocks.RowBlocks):
+        return _blocks.sketched(s, a)
+    if _blocks.is_dask(a):
+        _rows(s, a.shape)
+        return _blocks.lazily(s, a)
+    if is_sparse(a):
+        return _sparse(s, a)
+    if is_cupyx(a):
+        _rows(s, a.shape)
+        return checked(by_dense_blocks(s, a.tocsr(), 0, None, True))
+    mine = _xp.face(a)
+    if mine is None and is_operator(a):
+        return _of_operator(s, a)
+    a = _xp.as_array("a", a)
+    mine = _xp.face(a)
+    assert mine is not None
+    if mine.family == "jax" and _of_jax(s, a):
+        return _jax().product(s, _floating(s, a))
+    entered = np.asarray(a) if mine.family == "jax" else mine.enter(a)
+    result = checked(_dense(s, entered))
+    return _left(result, a, mine)
+
+
+def gathered(s: Any, y: Any, *, conjugate: bool) -> Any:
+    """``S.T @ y`` or ``S.H @ y``."""
+    m = s._known("S.T @ y")
+    if is_sparse(y):
+        y = y.toarray()
+    y = _xp.as_array("y", y)
+    mine = _xp.face(y)
+    assert mine is not None
+    if mine.family == "jax" and _of_jax(s, y):
+        return _jax().gathered(s, _floating(s, y), conjugate)
+    x = np.asarray(y) if mine.family == "jax" else mine.enter(y)
+    xp = _xp.namespace(x)
+    x = _floating(s, x)
+    flat, batch = _matrices(s, x, s.shape[0], "S.T @ y", "y")
+    flat = xp.conj(flat) if conjugate else flat
+    parts = [s._gather(flat[i, :, :]) for i in range(flat.shape[0])]
+    result = _stacked(xp, parts, batch, m, x)
+    result = xp.conj(result) if conjugate else result
+    return _left(checked(result, "S.T @ y: y"), y, mine)
+
+
+def _left(result: Any, like: Any, mine: Any) -> Any:
+    if mine.family == "jax":
+        return sys.modules["jax"].numpy.asarray(result)
+    return mine.leave(result, like)
+
+
+def _dense(s: Any, a: Any) -> Any:
+    """Of an array that has entered, shape (..., m, n) or (m,)."""
+    xp = _xp.namespace(a)
+    flat, batch = _matrices(s, a, s.shape[1], "S @ a", "a")
+    parts = [s._apply(flat[i, :, :]) for i in range(flat.shape[0])]
+    return _stacked(xp, parts, batch, s.shape[0], a)
+
+
+def _matrices(s: Any, a: Any, m: int | None, what: str, name: str) -> tuple[Any, tuple[int, ...]]:
+    """As a stack of matrices, and the shape of the stack."""
+    if a.ndim == 0:
+        msg = f"{what}: {name} must have shape (m,) or (..., m, n), got a number"
+        raise ValueError(msg)
+    rows = a.shape[-2] if a.ndim > 1 else a.shape[0]
+    if m is not None and rows != m:
+        shape = tuple(s.shape) if name == "a" else tuple(s.T.shape)
+        msg = (
+            f"{what}: the operator has shape {shape} and {name} {tuple(a.shape)}; "
+            f"{rows} rows meet {m} columns"
+        )
+        raise ValueError(msg)
+    xp = _xp.namespace(a)
+    if a.ndim == 1:
+        return xp.reshape(a, (1, -1, 1)), ()
+    if a.ndim == 2:
+        return a[None, :, :], ()
+    batch = tuple(a.shape[:-2])
+    return xp.reshape(a, (math.prod(batch), *a.shape[-2:])), batch
+
+
+def _stacked(xp: Any, parts: list[Any], batch: tuple[int, ...], rows: int, a: Any) -> Any:
+    if a.ndim == 1:
+        return parts[0][:, 0]
+    if a.ndim == 2:
+        return parts[0]
+    if not parts:
+        return xp.zeros((*batch, rows, a.shape[-1]), dtype=a.dtype)
+    return xp.reshape(xp.stack(parts), (*batch, *parts[0].shape))
+
+
+def _floating(s: Any, a: Any) -> Any:
+    """The data in the dtype that the product will have."""
+    a = _validate.floating("a", a)
+    dtype = _xp.dtype_name(a)
+    if s._dtype is None or s._dtype == dtype:
+        return a
+    wanted = np.result_type(s._dtype, dtype).name
+    # a complex operator computes with real data as they are
+    if wanted in _xp.COMPLEX and dtype not in _xp.COMPLEX:
+        wanted = _xp.REAL[wanted]
+    if wanted == dtype:
+        return a
+    xp = _xp.namespace(a)
+    return xp.astype(a, _xp.dtype_of(xp, wanted))
+
+
+def rows_of(s: Any, a: Any) -> Any:
+    """A piece of data as kernels take it: floating, strides of whole elements."""
+    a = _floating(s, a)
+    if isinstance(a, np.ndarray) and any(step % a.real.itemsize for step in a.strides):
+        return np.ascontiguousarray(a)
+    return a
+
+
+def checked(result: Any, what: str = "S @ a: a") -> Any:
+    """The result, unless NaN or infinity in the data shows in it."""
+    config = _config.current()
+    if not config.check_finite or config.on_fail != "raise":
+        return result
+    xp = _xp.namespace(result)
+    if xp is not np and xp.__name__.startswith("jax"):
+        return result
+    good = xp.isfinite(result)
+    if bool(xp.all(good)):
+        return result
+    host = _xp.to_numpy(good)
+    members: list[tuple[int, ...]] = [()]
+    if host.ndim > 2:
+        members = [tuple(map(int, i)) for i in np.argwhere(~host.all(axis=(-2, -1)))]
+    columns: Any = []
+    if host.ndim > 1:
+        columns = np.flatnonzero(~host.reshape(-1, host.shape[-1]).all(axis=0))
+    where = f" in column {columns[0]}" if len(columns) else ""
+    where += f" of member {members[0]}" if host.ndim > 2 else ""
+    msg = (
+        f"{what} holds NaN or infinity, or values too large to add{where}; "
+        "config_context(check_finite=False) lets them through"
+    )
+    raise NonFiniteError(msg, tuple(members), result)
+
+
+def _rows(s: Any, shape: tuple[int, ...]) -> None:
+    m = s.shape[1]
+    if m is not None and shape[0] != m:
+        msg = (
+            f"S @ a: the operator has shape {tuple(s.shape)} and a {tuple(shape)}; "
+            f"{shape[0]} rows meet {m} columns"
+        )
+        raise ValueError(msg)
+
+
+def _sparse(s: Any, a: Any) -> Any:
+    _rows(s, a.shape)
+    if a.ndim == 1:
+        return _sparse(s, a.reshape(-1, 1))[:, 0]
+    if a.dtype.kind in "biu":
+        a = a.astype(np.float64)
+    wanted = _floating(s, np.empty(0, a.dtype)).dtype
+    a = a if a.dtype == wanted else a.astype(wanted)
+    total, m = None, a.shape[0]
+    pieces = s._pieces(m)
+    if len(pieces) > 1:
+        a = a.tocsr()
+    for begin, end in pieces:
+        piece = a if len(pieces) == 1 else a[begin:end]
+        total = s._add_sparse(piece, begin, total, end == m)
+    if total is None:
+        total = s._add(np.zeros((0, a.shape[1]), wanted), 0, None, True)
+    return checked(total)
+
+
+def by_dense_blocks(s: Any, a: Any, offset: int, total: Any, finish: bool) -> Any:
+    """Rows of a sparse matrix as dense blocks, one after the other."""
+    m, a = a.shape[0], a.tocsr()
+    if m == 0:
+        return s._add(rows_of(s, a.toarray()), offset, total, finish)
+    # a block of the operator, or less where the rows are long
+    step = s._block
+    begin = 0
+    while begin < m:
+        end = min(m, ((s._start + offset + begin) // step + 1) * step - s._start - offset)
+        rows = rows_of(s, a[begin:end].toarray())
+        total = s._add(rows, offset + begin, total, finish and end == m)
+        begin = end
+    return total
+
+
+def _of_operator(s: Any, a: Any) -> Any:
+    """``(A^H S^H)^H`` by panels of rows of S."""
+    _rows(s, a.shape)
+    m, n = a.shape
+    k = s.shape[0]
+    dtype = np.dtype(getattr(a, "dtype", None) or "float64")
+    dtype = np.result_type(dtype, np.float32 if dtype.kind in "f" else np.float64, s._dtype or "f4")
+    each = max(1, min(k, _PANEL_BYTES // max(1, m * 8)))
+    like = np.empty(0, s._dtype or (np.float32 if dtype.itemsize == 4 else np.float64))
+    result = np.empty((k, n), dtype)
+    for row in range(0, k, each):
+        rows = min(each, k - row)
+        panel = np.conj(s._entries(like, row, rows, 0, m).T)
+        back = a.rmatmat(panel) if hasattr(a, "rmatmat") else a.H @ panel
+        result[row : row + rows] = np.conj(np.asarray(back).T)
+    return checked(result)
+
+
+def _of_jax(s: Any, a: Any) -> bool:
+    """Whether JAX itself has to compute: values unknown, or on a device of its own."""
+    jax = sys.modules["jax"]
+    if isinstance(a, jax.core.Tracer) or isinstance(jax.numpy.zeros(()), jax.core.Tracer):
+        return True
+    known = isinstance(s._key, tuple)
+    return not known or any(d.platform != "cpu" for d in a.devices())
+
+
+def _jax() -> Any:
+    from linalgk.interop import _jax_sketch
+
+    return _jax_sketch
+
+
+def explain(s: Any, a: Any) -> Explanation:
+    """What ``S @ a`` would run."""
+    name, (k, m) = f"{type(s).__name__} @ a", s.shape
+    shape = tuple(getattr(a, "shape", (m or 0, 1)))
+    n = math.prod(shape) // max(1, shape[-2] if len(shape) > 1 else shape[0])
+    rows = shape[-2] if len(shape) > 1 else shape[0]
+    rows = 0 if rows is None else rows
+    nbytes = 8.0 * (rows + k) * n
+    if isinstance(a, _blocks.RowBlocks) or _blocks.is_dask(a):
+        reason = "blocks of rows are sketched one by one and added in ascending order"
+        return Explanation(name, "blocks", reason, {}, s._flops(rows, n), nbytes)
+    if is_sparse(a) and s._sparse:
+        reason = "only stored entries are added"
+        return Explanation(name, "sparse", reason, {}, s._flops(a.nnz, 1), 12.0 * a.nnz)
+    if is_sparse(a) or is_cupyx(a):
+        reason = f"rows are made dense, {s._block} at a time: slower than a dense array"
+        return Explanation(name, "dense_blocks", reason, {}, s._flops(rows, n), nbytes)
+    mine = _xp.face(a)
+    if mine is None and is_operator(a):
+        reason = "rows of S are made and given to a.rmatmat, as many at once as 64 MB hold"
+        return Explanation(name, "operator", reason, {}, s._flops(rows, n), 8.0 * k * rows)
+    if mine is not None and mine.family == "jax" and _of_jax(s, a):
+        reason = "values are traced or on a device of JAX: JAX's own additions"
+        return Explanation(name, "jax", reason, {}, s._flops(rows, n), nbytes)
+    runs = {}
+    if s._op is not None and mine is not None:
+        like = np.empty(0, _xp.dtype_name(a)) if mine.family in ("torch", "jax") else a
+        chosen, why = s._op.choose(like)
+        runs[s._op.name] = why if chosen is not None else f"reference: {why}"
+    return Explanation(name, "dense", "an array in memory", runs, s._flops(rows, n), nbytes)
