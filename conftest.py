@@ -7,6 +7,7 @@ collect_ignore_glob = [
     for library, patterns in {
         "torch": ("linalgk/optim/*", "linalgk/interop/_torch*"),
         "jax": ("linalgk/interop/_jax*",),
+        "dask": ("linalgk/interop/_dask*",),
     }.items()
     for pattern in patterns
     if find_spec(library) is None

@@ -27,7 +27,15 @@ if TYPE_CHECKING:
         solve_sylvester,
         sqrtm,
     )
-    from linalgk.sketch import RowBlocks
+    from linalgk.sketch import (
+        RowBlocks,
+        dpp_sample,
+        fwht,
+        leverage_scores,
+        lewis_weights,
+        sample_rows,
+        volume_sample,
+    )
 
 # Where each public name lives; it is imported on first use, so that `import linalgk` costs
 # little more than NumPy.
@@ -39,13 +47,17 @@ _HOME = {
     "bures_distance": "linalgk.matfun",
     "bures_map": "linalgk.matfun",
     "config_context": "linalgk._config",
+    "dpp_sample": "linalgk.sketch",
     "errors": None,
     "explain": "linalgk._dispatch",
     "foreach": "linalgk._plan",
     "functions": "linalgk._dispatch",
+    "fwht": "linalgk.sketch",
     "grad": None,
     "inv_root": "linalgk.matfun",
     "invsqrtm": "linalgk.matfun",
+    "leverage_scores": "linalgk.sketch",
+    "lewis_weights": "linalgk.sketch",
     "logm": "linalgk.matfun",
     "minimax_schedule": "linalgk.matfun",
     "ops": "linalgk._dispatch",
@@ -55,6 +67,7 @@ _HOME = {
     "plan": "linalgk._plan",
     "polar": "linalgk.matfun",
     "powm": "linalgk.matfun",
+    "sample_rows": "linalgk.sketch",
     "show_config": "linalgk._show",
     "signm": "linalgk.matfun",
     "sketch": None,
@@ -63,6 +76,7 @@ _HOME = {
     "sqrtm": "linalgk.matfun",
     "testing": None,
     "typing": None,
+    "volume_sample": "linalgk.sketch",
 }
 
 __all__ = [
@@ -73,13 +87,17 @@ __all__ = [
     "bures_distance",
     "bures_map",
     "config_context",
+    "dpp_sample",
     "errors",
     "explain",
     "foreach",
     "functions",
+    "fwht",
     "grad",
     "inv_root",
     "invsqrtm",
+    "leverage_scores",
+    "lewis_weights",
     "logm",
     "minimax_schedule",
     "ops",
@@ -87,6 +105,7 @@ __all__ = [
     "plan",
     "polar",
     "powm",
+    "sample_rows",
     "show_config",
     "signm",
     "sketch",
@@ -95,6 +114,7 @@ __all__ = [
     "sqrtm",
     "testing",
     "typing",
+    "volume_sample",
 ]
 
 

@@ -7,7 +7,7 @@ import emulated
 import numpy as np
 import pytest
 from linalgk_kernels import cuda
-from linalgk_kernels.cuda import sketch_stack
+from linalgk_kernels.cuda import sketch_hadamard, sketch_stack
 
 from linalgk.matfun import _ops
 
@@ -59,6 +59,7 @@ def exercise():
     _ops.SYMMETRISED.implementations[-1].load()(x, 1)
     h = np.array([[0, 5], [3, 6], [1, 4]] * 30, np.uint32)
     sketch_stack.stack_apply(rng.standard_normal((90, 2)), h, 4, sketch_stack.BLOCK - 40, 1.0, 1)
+    sketch_hadamard.fwht(rng.standard_normal((3, 256, 20)), 1.0, 1)
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_the_exercise_passes_with_all_of_them(one_block):
     exercise()
     assert set(one_block.layer.launched) == {
         "root_warp", "root_block", "hermitian_scan", "symmetrise",
-        "stack_lists", "stack_sum", "stack_fold",
+        "stack_lists", "stack_sum", "stack_fold", "hadamard_tiles",
     }  # fmt: skip
 
 

@@ -14,6 +14,12 @@ CASES = [
     for chosen in op.implementations
     for dtype in chosen.dtypes
 ]
+# Those whose arrays share a batch axis in front.
+BATCHED = [
+    case for case in CASES if case.values[0].room == "matfun" or case.values[0].name == "fwht"
+]
+# Products of BLAS are the same but for rounding; everything else of that room to the bit.
+ROUNDED = ("dense_apply", "dense_gather")
 ON_A_GPU = [case for case in CASES if "-cuda-" in str(case.id)]
 
 
@@ -69,6 +75,9 @@ def test_kernel_equals_reference(op, chosen, dtype, layout):
     for k, (a, b) in enumerate(zip(args, before, strict=True)):
         if k not in own:
             np.testing.assert_array_equal(a, b)
+    if op.room == "sketch" and op.name not in ROUNDED:
+        for x, y in zip(got, want, strict=True):
+            np.testing.assert_array_equal(x, y, strict=True)
     # samples are Wishart, n = 6 from 12 vectors: kappa below 1e3 and at most 20 products
     eps = np.finfo(dtype).eps
     for x, y in zip(got, want, strict=True):
@@ -102,7 +111,7 @@ def test_cuda_kernel_equals_reference_on_a_gpu(op, chosen, dtype):
         assert (norms(x - y) <= 1e3 * eps * np.maximum(norms(y), 1)).all()
 
 
-@pytest.mark.parametrize(("op", "chosen", "dtype"), CASES)
+@pytest.mark.parametrize(("op", "chosen", "dtype"), BATCHED)
 def test_members_do_not_see_each_other_or_the_threads(op, chosen, dtype):
     """The same bits alone, in a batch and on one thread or three."""
     args = op.sample(dtype)
@@ -134,7 +143,7 @@ def as_tuple(x):
     return x if isinstance(x, tuple) else (x,)
 
 
-@pytest.mark.parametrize(("op", "chosen", "dtype"), CASES)
+@pytest.mark.parametrize(("op", "chosen", "dtype"), BATCHED)
 def test_empty_batches(op, chosen, dtype):
     args = op.sample(dtype)
     batch = args[0].shape[0]

@@ -59,7 +59,10 @@ ROOMS = (
     Room(
         "linalgk/{capability}/_ops.py",
         # _xp: a reference definition has to ask for the namespace of its arguments
-        anywhere=(*LEAVES, "linalgk._dispatch", "linalgk._lag", "linalgk._xp"),
+        anywhere=(
+            *LEAVES,
+            *("linalgk._dispatch", "linalgk._lag", "linalgk._xp", "linalgk.{room}._*_ops"),
+        ),
         lazily=("scipy",),
         never=("numba", "cupy", "linalgk_kernels*"),
     ),
@@ -81,6 +84,7 @@ ROOMS = (
             *LEAVES,
             *("linalgk._validate", "linalgk._xp", "linalgk._results", "linalgk._config"),
             *("linalgk._lag", "linalgk.interop.*", *ROOM_NAMES, "linalgk.matfun._*", *FRAMEWORKS),
+            "linalgk.sketch._*",
         ),
     ),
     # torch: its optimizers are base classes; linalgk: foreach and config_context
@@ -375,7 +379,8 @@ def test_public_names_after_importing_everything():
 import importlib, importlib.util, pkgutil, sys
 sys.path.insert(0, {tests!r})
 import linalgk, test_rooms
-needs = {{"optim": "torch", "interop._torch": "torch", "interop._jax": "jax"}}
+needs = {{"optim": "torch", "interop._torch": "torch", "interop._jax": "jax",
+         "interop._dask": "dask"}}
 found = {{name: importlib.util.find_spec(library) for name, library in needs.items()}}
 missing = [f"linalgk.{{name}}" for name, spec in found.items() if spec is None]
 for found in pkgutil.walk_packages(linalgk.__path__, "linalgk.", onerror=lambda name: None):

@@ -15,4 +15,7 @@ def whiten(x):  # (B, n, d)
 
 g = jax.grad(lambda x: whiten(x)[0].sum())(jnp.ones((4, 50, 3)))
 q = jax.vmap(lambda c: lk.polar(c))(jnp.ones((7, 3, 3)))  # result tuple with .info
-print(g.shape, bool(jnp.isfinite(g).all()), q.U.shape, q.info.converged)
+S = lk.sketch.SparseStack(256, 10_000, rng=0)  # built outside, closed over or passed: a pytree
+f = jax.jit(lambda S, a: S @ a)
+a = jnp.cos(jnp.arange(30_000.0)).reshape(10_000, 3)
+print(g.shape, bool(jnp.isfinite(g).all()), q.U.shape, q.info.converged, f(S, a).shape)

@@ -10,8 +10,8 @@ import threading
 
 import numpy as np
 
-from .sketch_philox import normal_tile, sign_tile
 from ._threads import run
+from .sketch_philox import normal_tile, sign_tile
 
 BLOCK = 1 << 14
 # Data rows of a tile: enough for BLAS to run at its rate; for k = 512 in float64 they take 2 MB.

@@ -463,10 +463,12 @@ def fwht(x, scale, threads):
     unit, inside = line.size // outer, len(levels)
     if leaf[1] and not leaf[2]:
         unit = leaf[3]
-    elif threads > 1 and outer % threads and outer < 8 * threads and line.nbytes >= SHARED:
+    elif outer % threads and outer < 8 * threads and line.nbytes >= SHARED:
         ends = [leaf[3] << leaf[2] if leaf[1] else 1]
         ends += [inner << int(before + count) for before, count in levels]
-        inside = max(k for k in range(len(ends)) if k == 0 or line.size // ends[k] >= 4 * threads)
+        units = [line.size // end for end in ends]
+        even = [k for k, count in enumerate(units) if count % threads == 0 or count >= 8 * threads]
+        inside = max(even, default=0)
         unit = ends[inside]
     address = x.ctypes.data
     if inside or leaf[1]:

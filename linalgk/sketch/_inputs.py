@@ -52,6 +52,9 @@ def transposed(a: Any) -> Any:
 
 def product(s: Any, a: Any) -> Any:
     """``S @ a``."""
+    if not isinstance(s.key, tuple):
+        # the key is traced: nothing is known before JAX runs
+        return _jax().product(s, _floating(s, sys.modules["jax"].numpy.asarray(a)))
     if isinstance(a, _blocks.RowBlocks):
         return _blocks.sketched(s, a)
     if _blocks.is_dask(a):
@@ -78,6 +81,8 @@ def product(s: Any, a: Any) -> Any:
 def gathered(s: Any, y: Any, *, conjugate: bool) -> Any:
     """``S.T @ y`` or ``S.H @ y``."""
     m = s._known("S.T @ y")
+    if not isinstance(s.key, tuple):
+        return _jax().gathered(s, _floating(s, sys.modules["jax"].numpy.asarray(y)), conjugate)
     if is_sparse(y):
         y = y.toarray()
     y = _xp.as_array("y", y)
@@ -262,8 +267,7 @@ def _of_jax(s: Any, a: Any) -> bool:
     jax = sys.modules["jax"]
     if isinstance(a, jax.core.Tracer) or isinstance(jax.numpy.zeros(()), jax.core.Tracer):
         return True
-    known = isinstance(s._key, tuple)
-    return not known or any(d.platform != "cpu" for d in a.devices())
+    return any(d.platform != "cpu" for d in a.devices())
 
 
 def _jax() -> Any:

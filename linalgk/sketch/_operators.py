@@ -1,6 +1,5 @@
 """What all sketches share: shape, products, slices, growth, pickles, equality."""
 
-import copy
 import sys
 import warnings
 from typing import Any, ClassVar, Self
@@ -50,6 +49,8 @@ class Sketch:
     _random = True
     # whether sparse data are added as they are stored
     _sparse = False
+    # whether entries are complex, for which real data need not be
+    _complex = False
 
     def __init__(self, k: Any, m: Any, rng: Any, dtype: Any, xp: Any, device: Any) -> None:
         self._k = k
@@ -62,7 +63,8 @@ class Sketch:
         if m is not None and k > m:
             warnings.warn(
                 f"{type(self).__name__}: k = {k} rows for m = {m} data rows is no reduction",
-                stacklevel=3,
+                # of the caller, however many constructors call each other
+                stacklevel=1 + sum("__init__" in c.__dict__ for c in type(self).__mro__[:-1]),
             )
         _register(type(self))
 
@@ -116,12 +118,9 @@ class Sketch:
         """The conjugate transpose."""
         return Transpose(self, conjugate=True)
 
-    @property
-    def _complex(self) -> bool:
-        return self._dtype in _xp.COMPLEX
-
     def _with(self, **changes: Any) -> Self:
-        other = copy.copy(self)
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
         for name, value in changes.items():
             setattr(other, f"_{name}", value)
         return other
@@ -133,7 +132,8 @@ class Sketch:
             msg = "S[...]: sketches have parts S[:, i0:i1]; use S.toarray() for single entries"
             raise TypeError(msg)
         if self._m is None:
-            begin, end = cols.start or 0, cols.stop
+            begin = 0 if cols.start is None else operator.index(cols.start)
+            end = None if cols.stop is None else operator.index(cols.stop)
             if begin < 0 or (end is not None and end < begin):
                 msg = f"S[:, i0:i1]: of an unknown number of rows 0 <= i0 <= i1, got {begin}:{end}"
                 raise ValueError(msg)

@@ -26,7 +26,12 @@ def key_of(rng: Any) -> Key:
     if isinstance(rng, Key):
         return rng
     if isinstance(rng, Philox):
-        return rng.key
+        if rng.stream == 0:
+            return rng.key
+        # another stream is another seed
+        tag = WORDS | rng.stream << 8
+        low, high = _ops.philox(0, 0, tag, *rng.key)[:2]
+        return Key(int(low), int(high))
     if isinstance(rng, np.random.BitGenerator):
         rng = np.random.Generator(rng)
     words: Any

@@ -465,15 +465,15 @@ def test_bad_members(method):
         (lambda: lk.leverage_scores(np.ones(3)), ValueError, r"a: must have shape \(..., m, n\)"),
         (lambda: lk.leverage_scores("x"), TypeError, "a: must be an array"),
         (lambda: lk.leverage_scores(np.ones((3, 2), "float16")), TypeError, "a: dtype"),
-        (lambda: lk.leverage_scores(np.ones((3, 2)), method="svd"), ValueError, "method: must be"),
+        (lambda: lk.leverage_scores(np.ones((3, 2)), method="svd"), ValueError, "method: must be"),  # type: ignore[arg-type]
         (lambda: lk.leverage_scores(np.ones((3, 2)), damp=-1.0), ValueError, "damp: must"),
         (lambda: lk.leverage_scores(np.ones((3, 2)), damp=[1.0]), ValueError, "damp: .*shape"),
         (lambda: lk.leverage_scores(np.ones((9, 4)), k=3), ValueError, "k: must be at least 8"),
-        (lambda: lk.leverage_scores(np.ones((9, 4)), k=9.5), TypeError, "k: must be an integer"),
+        (lambda: lk.leverage_scores(np.ones((9, 4)), k=9.5), TypeError, "k: must be an integer"),  # type: ignore[arg-type]
         (lambda: lk.leverage_scores(np.ones((3, 2)), rcond=2), ValueError, "rcond: must"),
         (lambda: lk.lewis_weights(np.ones((3, 2)), 0.0), ValueError, "p: must satisfy 0 < p"),
         (lambda: lk.lewis_weights(np.ones((3, 2)), math.inf), ValueError, "p: must satisfy"),
-        (lambda: lk.lewis_weights(np.ones((3, 2)), "1"), TypeError, "p: must be a real"),
+        (lambda: lk.lewis_weights(np.ones((3, 2)), "1"), TypeError, "p: must be a real"),  # type: ignore[arg-type]
         (lambda: lk.lewis_weights(np.ones((3, 2)), 1.0, tol=1e-17), ValueError, "tol: must"),
         (lambda: lk.lewis_weights(np.ones((3, 2)), 1.0, max_iter=0), ValueError, "max_iter: must"),
         (

@@ -305,7 +305,7 @@ SKEW = np.array([[1.0, 1.0], [0.0, 1.0]])
         (lambda: lk.volume_sample(np.ones((2, 3))), ValueError, "k = n = 3 is more than the m = 2"),
         (lambda: lk.volume_sample(np.ones((3, 1)), 4), ValueError, "k: 4 is more than the m = 3"),
         (lambda: lk.volume_sample(np.ones((3, 1)), 0), ValueError, "k: must be at least 1"),
-        (lambda: lk.volume_sample(np.ones((3, 1)), 1.0), TypeError, "k: must be an integer"),
+        (lambda: lk.volume_sample(np.ones((3, 1)), 1.0), TypeError, "k: must be an integer"),  # type: ignore[arg-type]
         (lambda: lk.volume_sample(np.ones((3, 0))), ValueError, "a: has no columns"),
         (lambda: lk.volume_sample(np.ones((0, 3))), ValueError, "a: has no rows"),
         (lambda: lk.volume_sample(np.ones((2, 3, 1))), ValueError, "a: must be one matrix"),
@@ -317,7 +317,7 @@ SKEW = np.array([[1.0, 1.0], [0.0, 1.0]])
         (lambda: lk.dpp_sample(np.ones((4, 2))), ValueError, "orthonormal, got .*V - I.* = 7.1"),
         (lambda: lk.dpp_sample(np.eye(2, 4)), ValueError, "4 columns with 2 rows"),
         (lambda: lk.dpp_sample(np.eye(4), k=2), ValueError, "k: a projection"),
-        (lambda: lk.dpp_sample(np.eye(4), kind="L"), ValueError, "kind: must be one of"),
+        (lambda: lk.dpp_sample(np.eye(4), kind="L"), ValueError, "kind: must be one of"),  # type: ignore[arg-type]
         (lambda: lk.dpp_sample(np.ones((4, 2)), kind="likelihood"), ValueError, "v: kind='lik"),
         (lambda: lk.dpp_sample(SKEW, kind="likelihood"), ValueError, "must be Hermitian"),
         (lambda: lk.dpp_sample(-np.eye(3), kind="likelihood"), ValueError, "eigenvalue -1"),
