@@ -1,11 +1,14 @@
-"""Table of the public functions from their records."""
+"""Table of the public functions of the first room from their records."""
 
 from rst import code, list_table
 
 import linalgk as lk
 
+ROOM = globals().get("ROOM", "matfun")
 rows = []
 for f in lk.functions():
+    if f.room != ROOM:
+        continue
     first = (f.function.__doc__ or "").strip().splitlines()[0]
     features = [name for name in ("gradient", "jit", "rng", "plan") if getattr(f, name)]
     rows.append(

@@ -35,9 +35,11 @@ BLOCK = 1 << 14
 # What a panel of the result may take of the second-level cache.
 _PANEL_BYTES = 3 << 18
 # Rows that are copied together where the data are not in row order.
-_STRIP = 64
+_STRIP = 512
 # Additions that cost less than waking a second thread.
 _SMALL = 1 << 18
+# Columns of a sparse matrix whose results are written together.
+_GROUP = 8
 
 
 @_helper
@@ -50,7 +52,7 @@ def _copy(strip, a, row_step, col_step, planes, row, rows, col, cols, width, lan
         for i in range(0, whole_rows, lanes):
             at = row + i + (col + c) * col_step
             for v in range(lanes):
-                prefetch(a, at + v * col_step + _STRIP)
+                prefetch(a, at + v * col_step + 64)
             transpose(a, at, col_step, strip, i * width + c, width)
     for c in range(width):
         begin = whole_rows if c < whole_cols else 0
@@ -86,8 +88,19 @@ def _scatter4(panel, signs, a, step, rows, h, low, high, row, base, lanes):
 
 
 @_helper
+def _scatter_narrow(panel, signs, a, step, rows, h, low, high, row, base, width):
+    """A column or two, entry by entry."""
+    for i in range(rows):
+        for t in range(low, high):
+            place = np.intp(h[row + i, t])
+            sign, to = get(signs, place & 1), ((place >> 1) - base) * width
+            for c in range(width):
+                put(panel, to + c, get(panel, to + c) + sign * get(a, i * step + c))
+
+
+@_helper
 def _scatter_wide(panel, signs, a, step, rows, h, low, high, row, base, lanes, vectors):
-    """For one or two additions a row: the data pass faster than a narrow panel lets them."""
+    """Any width; for one or two additions a row the wider the better."""
     for i in range(rows):
         at = i * step
         for v in range(vectors):
@@ -131,7 +144,7 @@ def _apply(
     """Panels start to stop: (columns, some blocks of rows); see `stack_apply`."""
     m, nnz = h.shape
     n = out.shape[1]
-    width = vectors * lanes
+    width = vectors * lanes if vectors else n
     size = signs.itemsize
     panels = -(-n // width)
     most = -(-nnz // groups)
@@ -151,8 +164,13 @@ def _apply(
         while row < m:
             end = min(m, ((first + row) // BLOCK + 1) * BLOCK - first)
             begun = fresh and row == 0
-            for i in range(0, k * width, lanes):
+            i = 0
+            while i + lanes <= k * width:
                 store(panel, i, splat(panel, 0.0))
+                i += lanes
+            while i < k * width:
+                put(panel, i, 0.0)
+                i += 1
             while row < end:
                 rows = end - row if direct else min(_STRIP, end - row)
                 if direct:
@@ -160,7 +178,11 @@ def _apply(
                 else:
                     _copy(strip, a, row_step, col_step, planes, row, rows, col, cols, width, lanes)
                     source, step = strip, width
-                if vectors == 4:
+                if vectors == 0:
+                    _scatter_narrow(
+                        panel, signs, source, step, rows, h, low, high, row, base, width
+                    )
+                elif vectors == 4:
                     _scatter4(panel, signs, source, step, rows, h, low, high, row, base, lanes)
                 else:
                     _scatter_wide(
@@ -187,7 +209,10 @@ def _vectors(k, nnz, registers, threads):
     """Registers in a row of a panel."""
     if nnz <= 2 and registers > 4 * threads:
         return min(16, -(-registers // threads))
-    return 4 if k * 4 * BYTES <= _PANEL_BYTES and registers > 1 else 1
+    if k * 4 * BYTES > _PANEL_BYTES:
+        return 1
+    # panels of the same width
+    return -(-registers // -(-registers // 4)) if registers else 1
 
 
 def stack_apply(a, h, k, first, scale, threads, total=None, finish=True):
@@ -210,10 +235,10 @@ def stack_apply(a, h, k, first, scale, threads, total=None, finish=True):
     lanes = BYTES // size
     if m * nnz * n * planes < _SMALL:
         threads = 1
-    vectors = _vectors(k, nnz, -(-n * planes // lanes), threads)
-    panels = -(-n * planes // (vectors * lanes))
+    vectors = 0 if n * planes <= 2 else _vectors(k, nnz, -(-n * planes // lanes), threads)
+    panels = -(-n * planes // (vectors * lanes)) if vectors else min(n, 1)
     # fewer panels than threads: each takes some of the blocks of rows
-    groups = min(nnz, -(-threads // panels)) if panels < threads else 1
+    groups = min(nnz, -(-threads // panels)) if 0 < panels < threads else 1
     rest = (
         h, signs, a.__array_interface__["data"][0], a.strides[0] // size, a.strides[1] // size,
         planes, first, groups, k // nnz, total is None, finish, vectors, lanes,
@@ -222,60 +247,75 @@ def stack_apply(a, h, k, first, scale, threads, total=None, finish=True):
     return result
 
 
+@_helper
+def _add_entries(partial, signs, data, indices, h, low, high, planes):
+    """Entries low to high of a column into a block's partial sums."""
+    for at in range(low, high):
+        row = np.intp(indices[at])
+        for t in range(h.shape[1]):
+            place = np.intp(h[row, t])
+            sign, to = signs[place & 1], planes * (place >> 1)
+            for p in range(planes):
+                partial[to + p] += sign * data[planes * at + p]
+
+
 @njit
-def _apply_columns(out, h, signs, data, indices, indptr, first, rows_each, planes, start, stop):
-    """Columns start to stop of a sparse matrix in column order; see `stack_apply_csc`."""
+def _apply_columns(
+    out, h, signs, data, indices, indptr, first, planes, fresh, start, stop
+):  # fmt: skip
+    """Groups start to stop of columns of a sparse matrix; see `stack_apply_csc`."""
     k, nnz = out.shape[0], h.shape[1]
-    total = np.empty(planes * k, out.dtype)
-    partial = np.empty(planes * k, out.dtype)
-    stamp = np.empty(k, np.int64)
-    touched = np.empty(k, np.int64)
-    for p in range(k):
-        stamp[p] = -1
-    clock = np.int64(0)
-    for col in range(start, stop):
-        for r in range(k):
-            for p in range(planes):
-                total[planes * r + p] = out[r, planes * col + p]
-        at = indptr[col]
-        while at < indptr[col + 1]:
-            block = (first + indices[at]) // BLOCK
-            clock += 1
-            count = 0
-            while at < indptr[col + 1] and (first + indices[at]) // BLOCK == block:
-                row = indices[at]
-                for t in range(nnz):
-                    place = np.intp(h[row, t])
-                    sign, r = signs[place & 1], place >> 1
-                    if stamp[r] != clock:
-                        stamp[r] = clock
-                        touched[count] = r
-                        count += 1
-                        for p in range(planes):
-                            partial[planes * r + p] = 0.0
-                    for p in range(planes):
-                        partial[planes * r + p] += sign * data[planes * at + p]
-                at += 1
-            # what was not touched would add zero
-            for c in range(count):
+    n = len(indptr) - 1
+    # a group of columns fills cache lines of the result
+    totals = np.empty((_GROUP, planes * k), out.dtype)
+    partial = np.zeros(planes * k, out.dtype)
+    for group in range(start, stop):
+        cols = min(_GROUP, n - group * _GROUP)
+        for c in range(cols):
+            col = group * _GROUP + c
+            total = totals[c]
+            for r in range(k):
                 for p in range(planes):
-                    total[planes * touched[c] + p] += partial[planes * touched[c] + p]
+                    total[planes * r + p] = 0.0 if fresh else out[r, planes * col + p]
+            at = np.intp(indptr[col])
+            last = np.intp(indptr[col + 1])
+            while at < last:
+                begin = at
+                end = ((first + np.intp(indices[at])) // BLOCK + 1) * BLOCK - first
+                while at < last and indices[at] < end:
+                    at += 1
+                _add_entries(partial, signs, data, indices, h, begin, at, planes)
+                if (at - begin) * nnz * 4 > k:
+                    for i in range(planes * k):
+                        total[i] += partial[i]
+                        partial[i] = 0.0
+                    continue
+                # few of many: each place once, what was not touched would add zero
+                for i in range(begin, at):
+                    for t in range(nnz):
+                        to = planes * (np.intp(h[np.intp(indices[i]), t]) >> 1)
+                        for p in range(planes):
+                            total[to + p] += partial[to + p]
+                            partial[to + p] = 0.0
+        base = group * _GROUP * planes
         for r in range(k):
-            for p in range(planes):
-                out[r, planes * col + p] = total[planes * r + p] * signs[2]
+            for c in range(cols):
+                for p in range(planes):
+                    out[r, base + planes * c + p] = totals[c, planes * r + p] * signs[2]
 
 
 def stack_apply_csc(data, indices, indptr, h, k, first, scale, threads, total=None, finish=True):
     """The same of a sparse matrix whose columns are stored, rows ascending in each."""
     n = len(indptr) - 1
-    result = np.zeros((k, n), data.dtype) if total is None else total
-    out = result.view(result.real.dtype)
+    result, out = _result(total, (k, n), data.dtype)
     signs = _signs(out.dtype, scale if finish else 1.0)
     planes = 2 if data.dtype.kind == "c" else 1
-    rest = h, signs, data.view(out.dtype), indices, indptr, first, k // h.shape[1], planes
-    if len(data) * h.shape[1] * planes < _SMALL:
-        threads = 1
-    run(lambda start, stop: _apply_columns(out, *rest, start, stop), n, threads)
+    work = len(data) * h.shape[1] * planes
+    # a row's places lie together, because rows come in no order
+    h = np.ascontiguousarray(h)
+    rest = h, signs, data.view(out.dtype), indices, indptr, first, planes, total is None
+    threads = threads if work + result.size >= _SMALL else 1
+    run(lambda start, stop: _apply_columns(out, *rest, start, stop), -(-n // _GROUP), threads)
     return result
 
 

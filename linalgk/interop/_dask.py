@@ -6,7 +6,7 @@ import dask
 import dask.array as da
 import numpy as np
 
-from linalgk import _validate
+from linalgk.sketch import _inputs
 
 
 def _part(s: Any, d: int | None, dtype: str, block: Any, offset: int) -> Any:
@@ -33,9 +33,11 @@ def sketched(s: Any, a: Any) -> Any:
     if any(np.isnan(size) for sizes in a.chunks for size in sizes):
         msg = "S @ a: the chunks of a have unknown sizes; call a.compute_chunk_sizes() first"
         raise ValueError(msg)
+    _inputs.rows_meet(s, a.shape)
     a = a.rechunk({1: -1}) if a.ndim == 2 else a
     d = a.shape[1] if a.ndim == 2 else None
-    dtype = _validate.floating("a", np.empty(0, a.dtype)).dtype.name
+    like = np.empty(0, a.dtype)
+    dtype = _inputs.dtype_in(s, a.dtype).name
     blocks = a.to_delayed().ravel()
     offsets = np.cumsum([0, *a.chunks[0]])[:-1]
     part, merged = dask.delayed(_part, pure=True), dask.delayed(_merged, pure=True)
@@ -46,5 +48,5 @@ def sketched(s: Any, a: Any) -> Any:
         parts = [merged(*parts[i : i + 4]) for i in range(0, len(parts), 4)]
     k = s.shape[0]
     result = dask.delayed(_finished, pure=True)(parts[0])
-    out = np.result_type(dtype, s._dtype) if s._complex else np.dtype(dtype)
+    out = _inputs.outcome(s, like)
     return da.from_delayed(result, (k,) if d is None else (k, d), dtype=out)

@@ -9,6 +9,7 @@ from linalgk.sketch import _hadamard, _leverage, _lewis, _ops, _sampling, _volum
 from linalgk.sketch._blocks import RowBlocks
 from linalgk.sketch._dense import Gaussian, Rademacher
 from linalgk.sketch._hadamard import fwht
+from linalgk.sketch._hadamard_ops import FWHT
 from linalgk.sketch._leverage import leverage_scores
 from linalgk.sketch._lewis import lewis_weights
 from linalgk.sketch._operators import Sketch
@@ -16,12 +17,14 @@ from linalgk.sketch._philox import Philox
 from linalgk.sketch._rows import RowSample
 from linalgk.sketch._sampling import sample_rows
 from linalgk.sketch._stack import CountSketch, SparseStack
+from linalgk.sketch._tensor import KroneckerSRHT, TensorSketch
 from linalgk.sketch._trig import SRCT, SRHT
 from linalgk.sketch._volume import dpp_sample, volume_sample
 
 __all__ = [
     "CountSketch",
     "Gaussian",
+    "KroneckerSRHT",
     "Philox",
     "Rademacher",
     "RowBlocks",
@@ -30,6 +33,7 @@ __all__ = [
     "SRHT",
     "Sketch",
     "SparseStack",
+    "TensorSketch",
     "dpp_sample",
     "fwht",
     "leverage_scores",
@@ -105,7 +109,7 @@ SAMPLERS = (
 )
 
 _FWHT = Function(
-    name="fwht", function=fwht, room="sketch", methods=("butterflies",), ops=(_ops.FWHT,),
+    name="fwht", function=fwht, room="sketch", methods=("butterflies",), ops=(FWHT,),
     accepts=_DENSE, gradient=True, jit=True, rng=False, status="provisional", since="0.1",
     sample=_hadamard.sample, explain=_hadamard.explain, plan=_hadamard.plan,
 )  # fmt: skip

@@ -1,10 +1,11 @@
 """Sums over blocks of rows: any order, any machine, the bits of the product at once."""
 
+import sys
 from typing import Any, Self
 
 import numpy as np
 
-from linalgk import _validate, _xp
+from linalgk import _config, _validate, _xp
 from linalgk.errors import NonFiniteError
 from linalgk.sketch import _inputs
 
@@ -48,6 +49,8 @@ class Accumulator:
         self._dtype = None if dtype is None else np.dtype(dtype).name
         # the sum of the blocks before `_next`, sums of others, and rows of those not complete
         self._next = sketch._start // sketch._block
+        # the library that the first block was of, if not the one that computes
+        self._library = ""
         self._total: Any = None
         self._sums: dict[int, Any] = {}
         self._rows: dict[int, list[_Piece]] = {}
@@ -93,7 +96,7 @@ class Accumulator:
         size, at = self.sketch._block, begin
         while at < end:
             stop = min(end, (at // size + 1) * size)
-            piece = rows[at - begin : stop - begin]
+            piece = rows[at - begin : stop - begin, :]
             self._put(at // size, [(at, stop, piece)])
             at = stop
         self._fold()
@@ -101,16 +104,16 @@ class Accumulator:
 
     def _checked(self, block: Any, offset: int) -> Any:
         """The rows as (rows, d), floating, in the library that computes."""
-        if _inputs.is_sparse(block) or _inputs.is_cupyx(block):
-            block = block.tocsr()
-            array = block
+        sparse = _is_sparse(block)
+        if sparse:
+            array = block.reshape((-1, 1)) if block.ndim == 1 and self._d is None else block
         else:
             block = _xp.as_array("block", block)
             mine = _xp.face(block)
             assert mine is not None
             array = np.asarray(block) if mine.family == "jax" else mine.enter(block)
-        if array.ndim == 1 and self._d is None:
-            array = _xp.namespace(array).reshape(array, (-1, 1))
+            if array.ndim == 1 and self._d is None:
+                array = _xp.namespace(array).reshape(array, (-1, 1))
         d = 1 if self._d is None else self._d
         if array.ndim != 2 or array.shape[1] != d:
             want = "(rows,)" if self._d is None else f"(rows, {d})"
@@ -123,24 +126,41 @@ class Accumulator:
                 f"{m} columns"
             )
             raise ValueError(msg)
-        if array is block and not hasattr(array, "__array_namespace__") and hasattr(array, "tocsr"):
-            finite = bool(np.isfinite(_xp.to_numpy(array.data)).all())
-            array = array.astype(self._settle(array.dtype))
+        if sparse:
+            array = array.tocsr()
+            dtype = self._settle(_inputs.dtype_in(self.sketch, array.dtype).name)
+            array = array if array.dtype == dtype else array.astype(dtype)
+            values = array.data
         else:
             array = _inputs.rows_of(self.sketch, array)
-            xp = _xp.namespace(array)
-            array = xp.astype(array, _xp.dtype_of(xp, self._settle(array.dtype)), copy=False)
-            finite = bool(xp.all(xp.isfinite(array)))
-        if not finite:
-            msg = f"block: rows {offset} to {offset + array.shape[0]} hold NaN or infinity"
-            raise NonFiniteError(msg)
+            xp, dtype = _xp.namespace(array), self._settle(_xp.dtype_name(array))
+            values = array = xp.astype(array, _xp.dtype_of(xp, dtype), copy=False)
+            if mine is not None and self._dtype is None and array.shape[0]:
+                self._library = mine.family if mine.family in ("torch", "jax") else ""
+        self._refuse_nonfinite(values, offset, array.shape[0])
         return array
 
-    def _settle(self, dtype: Any) -> str:
-        name = str(dtype).rpartition(".")[2]
-        if name not in ("float32", "float64", "complex64", "complex128"):
-            name = "float64"
-        return self._dtype or name
+    def _refuse_nonfinite(self, values: Any, offset: int, rows: int) -> None:
+        xp = _xp.namespace(values)
+        if not _config.current().check_finite or bool(xp.all(xp.isfinite(values))):
+            return
+        where = ""
+        if values.ndim == 2:
+            bad = ~_xp.to_numpy(xp.all(xp.isfinite(values), axis=0))
+            where = f" in column {np.flatnonzero(bad)[0]}"
+        msg = f"block: rows {offset} to {offset + rows} hold NaN or infinity{where}"
+        raise NonFiniteError(msg)
+
+    def _settle(self, dtype: str) -> str:
+        """The dtype of the sums, if nothing of the rows is lost in it."""
+        wanted = self._dtype or dtype
+        if not np.can_cast(dtype, wanted, "safe"):
+            msg = (
+                f"block: is of {dtype} and the sum of {wanted}; convert one of them, the sum by "
+                f"S.accumulator(d, dtype={dtype!r})"
+            )
+            raise TypeError(msg)
+        return wanted
 
     def _refuse_overlap(self, begin: int, end: int) -> None:
         size = self.sketch._block
@@ -166,8 +186,7 @@ class Accumulator:
 
     def _put(self, block: int, pieces: list[_Piece]) -> None:
         """Rows of one block; its sum, if these were the last."""
-        if self._dtype is None:
-            self._dtype = self._settle(pieces[0][2].dtype)
+        self._dtype = self._dtype or _xp.dtype_name(pieces[0][2])
         before = self._rows.pop(block, [])
         pieces = sorted([*before, *pieces], key=lambda piece: piece[0])
         low, high = self._range(block)
@@ -210,7 +229,8 @@ class Accumulator:
             raise ValueError(msg)
         for begin, end in other._ranges():
             self._refuse_overlap(begin, end)
-        self._dtype = self._dtype or other._dtype
+        if self._dtype is None:
+            self._dtype, self._library = other._dtype, other._library
         if other._total is not None:
             # only one of the two can have begun with the first block
             self._total, self._next = other._total, other._next
@@ -267,14 +287,17 @@ class Accumulator:
             some = ", ".join(f"{b} to {e}" for b, e in gaps[:3]) + (", ..." if gaps[3:] else "")
             msg = f"result: rows {some} have not come; result(partial=True) takes them as zeros"
             raise ValueError(msg)
-        total = None if self._total is None else self._total + 0
+        total = None if self._total is None else _copy(self._total)
         for block in sorted({*self._sums, *self._rows}):
             part = self._sums[block] if block in self._sums else self._incomplete(block)
-            total = part + 0 if total is None else total + part
+            total = _copy(part) if total is None else total + part
         d = 1 if self._d is None else self._d
         none = np.zeros((0, d), self._dtype or "float64") if total is None else total[:0, :]
         total = self.sketch._add(none, 0, total, True)
-        return total[:, 0] if self._d is None else total
+        total = total[:, 0] if self._d is None else total
+        if self._library == "jax":
+            return sys.modules["jax"].numpy.asarray(total)
+        return _xp._torch_leave(total, None) if self._library == "torch" else total
 
     def _incomplete(self, block: int) -> Any:
         """The sum of what has come of a block, zeros between."""
@@ -294,20 +317,29 @@ class Accumulator:
         """All that is kept, as plain arrays and numbers."""
         rows = [(block, *piece) for block, pieces in self._rows.items() for piece in pieces]
         return {
-            "key": [int(x) for x in self.sketch.key],
+            "operator": self._operator(),
             "next": self._next,
             "total": self._total,
             "sums": dict(self._sums),
             "rows": [(block, b, e, _dense(x)) for block, b, e, x in rows],
             "dtype": self._dtype,
+            "library": self._library,
         }
+
+    def _operator(self) -> dict[str, Any]:
+        """What tells the operator from others, as plain numbers."""
+        kind, s = type(self.sketch).__name__, self.sketch
+        return {"kind": kind, "key": [int(x) for x in s.key], "d": self._d} | s._state()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` of an accumulator of the same operator gave."""
-        if tuple(state["key"]) != tuple(self.sketch.key):
-            msg = f"state: is of the key {tuple(state['key'])}, not of {tuple(self.sketch.key)}"
-            raise ValueError(msg)
+        mine = self._operator()
+        for name, value in state["operator"].items():
+            if mine.get(name) != value:
+                msg = f"state: is of a sketch with {name} = {value}, not {mine.get(name)}"
+                raise ValueError(msg)
         self._next, self._total, self._dtype = state["next"], state["total"], state["dtype"]
+        self._library = state["library"]
         self._sums, self._rows = dict(state["sums"]), {}
         for block, begin, end, x in state["rows"]:
             self._rows.setdefault(block, []).append((begin, end, x))
@@ -327,4 +359,4 @@ def _dense(x: Any) -> Any:
 
 
 def _copy(x: Any) -> Any:
-    return x.copy() if hasattr(x, "copy") else x + 0
+    return x.copy() if hasattr(x, "copy") else _xp.namespace(x).asarray(x, copy=True)

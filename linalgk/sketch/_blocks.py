@@ -83,6 +83,12 @@ class RowBlocks:
         for number, block in enumerate(self._source() if callable(self._source) else self._source):
             first = block[0] if isinstance(block, tuple) else block
             rows += self._checked(first, number)
+            if isinstance(block, tuple) and block[1].shape[0] != first.shape[0]:
+                msg = (
+                    f"RowBlocks: block {number} has {first.shape[0]} rows and its right-hand side "
+                    f"{block[1].shape[0]}"
+                )
+                raise ValueError(msg)
             yield self._converted(block)
         if self.shape[0] is not None and rows != self.shape[0]:
             msg = f"RowBlocks: shape says {self.shape[0]} rows, the blocks have {rows}"
@@ -120,11 +126,10 @@ def sketched(s: Any, blocks: RowBlocks) -> Any:
     if m is not None and known is not None and m != known:
         msg = f"S @ blocks: the operator has {m} columns and the blocks {known} rows"
         raise ValueError(msg)
-    acc, offset, like, mine = None, 0, None, None
+    acc, offset = None, 0
     for block in blocks:
         rows = block[0] if isinstance(block, tuple) else block
-        if acc is None:
-            acc, like, mine = s.accumulator(rows.shape[1]), rows, _xp.face(rows)
+        acc = s.accumulator(rows.shape[1]) if acc is None else acc
         acc.update(rows, offset=offset)
         offset += rows.shape[0]
     if acc is None:
@@ -133,12 +138,7 @@ def sketched(s: Any, blocks: RowBlocks) -> Any:
             msg = "S @ blocks: there are no blocks and no shape=(m, n) that says how many columns"
             raise ValueError(msg)
         acc = s.accumulator(n, dtype=blocks.dtype or "float64")
-    result = acc.result()
-    if mine is None:
-        return result
-    return sys.modules["jax"].numpy.asarray(result) if mine.family == "jax" else mine.leave(
-        result, like
-    )  # fmt: skip
+    return acc.result()
 
 
 # --- Dask ----------------------------------------------------------------------------------------

@@ -33,6 +33,10 @@ class _Dense(Sketch):
         return 1 / math.sqrt(self._rows)
 
     @property
+    def _complex(self) -> bool:  # type: ignore[override]
+        return self._dtype in _xp.COMPLEX
+
+    @property
     def _rows(self) -> int:
         """Real rows: a complex one is a pair."""
         return int(2 * self._k if self._complex else self._k)
@@ -73,7 +77,7 @@ class _Dense(Sketch):
         xp, m = _xp.namespace(y), self._known("S.T @ y")
         if self._complex:
             # columns of the pairs: Z1^T y + i Z2^T y
-            pairs = xp.zeros((self._rows, 2 * y.shape[1]), dtype=y.dtype)
+            pairs = _ops.zeros(xp, y, (self._rows, 2 * y.shape[1]))
             pairs[0::2, : y.shape[1]] = y
             pairs[1::2, y.shape[1] :] = y
             y = pairs
@@ -161,7 +165,7 @@ class Rademacher(_Dense):
     Examples
     --------
     >>> import linalgk as lk
-    >>> abs(lk.sketch.Rademacher(4, 3, rng=0).toarray()).max()
+    >>> abs(lk.sketch.Rademacher(4, 9, rng=0).toarray()).max()
     np.float64(0.5)
     """
 

@@ -9,7 +9,7 @@ import numpy as np
 from linalgk import _config, _validate, _xp
 from linalgk._dispatch import Explanation
 from linalgk.errors import NonFiniteError
-from linalgk.sketch import _blocks
+from linalgk.sketch import _blocks, _ops
 
 # What a dense panel of an operator may take, where a linear operator is to be sketched.
 _PANEL_BYTES = 1 << 26
@@ -50,6 +50,8 @@ def transposed(a: Any) -> Any:
     return a.T
 
 
+# infinities that meet are told of by `checked`
+@np.errstate(over="ignore", invalid="ignore")
 def product(s: Any, a: Any) -> Any:
     """``S @ a``."""
     if not isinstance(s.key, tuple):
@@ -58,12 +60,11 @@ def product(s: Any, a: Any) -> Any:
     if isinstance(a, _blocks.RowBlocks):
         return _blocks.sketched(s, a)
     if _blocks.is_dask(a):
-        _rows(s, a.shape)
         return _blocks.lazily(s, a)
     if is_sparse(a):
         return _sparse(s, a)
     if is_cupyx(a):
-        _rows(s, a.shape)
+        rows_meet(s, a.shape)
         return checked(by_dense_blocks(s, a.tocsr(), 0, None, True))
     mine = _xp.face(a)
     if mine is None and is_operator(a):
@@ -71,13 +72,15 @@ def product(s: Any, a: Any) -> Any:
     a = _xp.as_array("a", a)
     mine = _xp.face(a)
     assert mine is not None
-    if mine.family == "jax" and _of_jax(s, a):
+    if mine.family == "jax" and _of_jax(a):
         return _jax().product(s, _floating(s, a))
     entered = np.asarray(a) if mine.family == "jax" else mine.enter(a)
     result = checked(_dense(s, entered))
     return _left(result, a, mine)
 
 
+# infinities that meet are told of by `checked`
+@np.errstate(over="ignore", invalid="ignore")
 def gathered(s: Any, y: Any, *, conjugate: bool) -> Any:
     """``S.T @ y`` or ``S.H @ y``."""
     m = s._known("S.T @ y")
@@ -88,7 +91,7 @@ def gathered(s: Any, y: Any, *, conjugate: bool) -> Any:
     y = _xp.as_array("y", y)
     mine = _xp.face(y)
     assert mine is not None
-    if mine.family == "jax" and _of_jax(s, y):
+    if mine.family == "jax" and _of_jax(y):
         return _jax().gathered(s, _floating(s, y), conjugate)
     x = np.asarray(y) if mine.family == "jax" else mine.enter(y)
     xp = _xp.namespace(x)
@@ -96,7 +99,7 @@ def gathered(s: Any, y: Any, *, conjugate: bool) -> Any:
     flat, batch = _matrices(s, x, s.shape[0], "S.T @ y", "y")
     flat = xp.conj(flat) if conjugate else flat
     parts = [s._gather(flat[i, :, :]) for i in range(flat.shape[0])]
-    result = _stacked(xp, parts, batch, m, x)
+    result = _stacked(s, xp, parts, batch, m, x)
     result = xp.conj(result) if conjugate else result
     return _left(checked(result, "S.T @ y: y"), y, mine)
 
@@ -112,7 +115,7 @@ def _dense(s: Any, a: Any) -> Any:
     xp = _xp.namespace(a)
     flat, batch = _matrices(s, a, s.shape[1], "S @ a", "a")
     parts = [s._apply(flat[i, :, :]) for i in range(flat.shape[0])]
-    return _stacked(xp, parts, batch, s.shape[0], a)
+    return _stacked(s, xp, parts, batch, s.shape[0], a)
 
 
 def _matrices(s: Any, a: Any, m: int | None, what: str, name: str) -> tuple[Any, tuple[int, ...]]:
@@ -137,13 +140,14 @@ def _matrices(s: Any, a: Any, m: int | None, what: str, name: str) -> tuple[Any,
     return xp.reshape(a, (math.prod(batch), *a.shape[-2:])), batch
 
 
-def _stacked(xp: Any, parts: list[Any], batch: tuple[int, ...], rows: int, a: Any) -> Any:
+def _stacked(s: Any, xp: Any, parts: list[Any], batch: tuple[int, ...], rows: int, a: Any) -> Any:
     if a.ndim == 1:
         return parts[0][:, 0]
     if a.ndim == 2:
         return parts[0]
     if not parts:
-        return xp.zeros((*batch, rows, a.shape[-1]), dtype=a.dtype)
+        none = _ops.zeros(xp, a, (*batch, rows, a.shape[-1]))
+        return xp.astype(none, _xp.dtype_of(xp, outcome(s, a)))
     return xp.reshape(xp.stack(parts), (*batch, *parts[0].shape))
 
 
@@ -155,12 +159,23 @@ def _floating(s: Any, a: Any) -> Any:
         return a
     wanted = np.result_type(s._dtype, dtype).name
     # a complex operator computes with real data as they are
-    if wanted in _xp.COMPLEX and dtype not in _xp.COMPLEX:
+    if s._complex and dtype not in _xp.COMPLEX:
         wanted = _xp.REAL[wanted]
     if wanted == dtype:
         return a
     xp = _xp.namespace(a)
     return xp.astype(a, _xp.dtype_of(xp, wanted))
+
+
+def dtype_in(s: Any, dtype: Any) -> Any:
+    """In which dtype data of this one are added."""
+    return _floating(s, np.empty(0, dtype)).dtype
+
+
+def outcome(s: Any, a: Any) -> str:
+    """The dtype of a product."""
+    dtype = _xp.dtype_name(_floating(s, a))
+    return str(np.result_type(dtype, s._dtype).name) if s._complex else dtype
 
 
 def rows_of(s: Any, a: Any) -> Any:
@@ -198,7 +213,7 @@ def checked(result: Any, what: str = "S @ a: a") -> Any:
     raise NonFiniteError(msg, tuple(members), result)
 
 
-def _rows(s: Any, shape: tuple[int, ...]) -> None:
+def rows_meet(s: Any, shape: tuple[int, ...]) -> None:
     m = s.shape[1]
     if m is not None and shape[0] != m:
         msg = (
@@ -209,12 +224,10 @@ def _rows(s: Any, shape: tuple[int, ...]) -> None:
 
 
 def _sparse(s: Any, a: Any) -> Any:
-    _rows(s, a.shape)
+    rows_meet(s, a.shape)
     if a.ndim == 1:
         return _sparse(s, a.reshape(-1, 1))[:, 0]
-    if a.dtype.kind in "biu":
-        a = a.astype(np.float64)
-    wanted = _floating(s, np.empty(0, a.dtype)).dtype
+    wanted = dtype_in(s, a.dtype)
     a = a if a.dtype == wanted else a.astype(wanted)
     total, m = None, a.shape[0]
     pieces = s._pieces(m)
@@ -246,13 +259,13 @@ def by_dense_blocks(s: Any, a: Any, offset: int, total: Any, finish: bool) -> An
 
 def _of_operator(s: Any, a: Any) -> Any:
     """``(A^H S^H)^H`` by panels of rows of S."""
-    _rows(s, a.shape)
+    rows_meet(s, a.shape)
     m, n = a.shape
     k = s.shape[0]
-    dtype = np.dtype(getattr(a, "dtype", None) or "float64")
-    dtype = np.result_type(dtype, np.float32 if dtype.kind in "f" else np.float64, s._dtype or "f4")
+    data = np.empty(0, getattr(a, "dtype", None) or np.float64)
+    dtype = np.dtype(outcome(s, data))
     each = max(1, min(k, _PANEL_BYTES // max(1, m * 8)))
-    like = np.empty(0, s._dtype or (np.float32 if dtype.itemsize == 4 else np.float64))
+    like = np.empty(0, dtype if s._complex else dtype.type(0).real.dtype)
     result = np.empty((k, n), dtype)
     for row in range(0, k, each):
         rows = min(each, k - row)
@@ -262,7 +275,7 @@ def _of_operator(s: Any, a: Any) -> Any:
     return checked(result)
 
 
-def _of_jax(s: Any, a: Any) -> bool:
+def _of_jax(a: Any) -> bool:
     """Whether JAX itself has to compute: values unknown, or on a device of its own."""
     jax = sys.modules["jax"]
     if isinstance(a, jax.core.Tracer) or isinstance(jax.numpy.zeros(()), jax.core.Tracer):
@@ -278,11 +291,15 @@ def _jax() -> Any:
 
 def explain(s: Any, a: Any) -> Explanation:
     """What ``S @ a`` would run."""
-    name, (k, m) = f"{type(s).__name__} @ a", s.shape
-    shape = tuple(getattr(a, "shape", (m or 0, 1)))
-    n = math.prod(shape) // max(1, shape[-2] if len(shape) > 1 else shape[0])
+    name, k = f"{type(s).__name__} @ a", s.shape[0]
+    a = np.asarray(a) if isinstance(a, list | tuple) else a
+    # what is not known counts as nothing
+    shape = [0 if size is None or math.isnan(size) else size for size in a.shape]
+    if not shape:
+        msg = "S @ a: a must have shape (m,) or (..., m, n), got a number"
+        raise ValueError(msg)
     rows = shape[-2] if len(shape) > 1 else shape[0]
-    rows = 0 if rows is None else rows
+    n = math.prod([*shape[:-2], *shape[-1:]]) if len(shape) > 1 else 1
     nbytes = 8.0 * (rows + k) * n
     if isinstance(a, _blocks.RowBlocks) or _blocks.is_dask(a):
         reason = "blocks of rows are sketched one by one and added in ascending order"
@@ -297,7 +314,7 @@ def explain(s: Any, a: Any) -> Explanation:
     if mine is None and is_operator(a):
         reason = "rows of S are made and given to a.rmatmat, as many at once as 64 MB hold"
         return Explanation(name, "operator", reason, {}, s._flops(rows, n), 8.0 * k * rows)
-    if mine is not None and mine.family == "jax" and _of_jax(s, a):
+    if mine is not None and mine.family == "jax" and _of_jax(a):
         reason = "values are traced or on a device of JAX: JAX's own additions"
         return Explanation(name, "jax", reason, {}, s._flops(rows, n), nbytes)
     runs = {}

@@ -1,5 +1,7 @@
 """What all sketches share: shape, products, slices, growth, pickles, equality."""
 
+import itertools
+import operator
 import sys
 import warnings
 from typing import Any, ClassVar, Self
@@ -10,7 +12,7 @@ from linalgk import _config, _validate, _xp
 from linalgk._dispatch import Explanation
 from linalgk.sketch import _inputs, _ops
 from linalgk.sketch._accumulator import Accumulator
-from linalgk.sketch._philox import LAYOUT, Key, key_of, leave
+from linalgk.sketch._philox import LAYOUT, Key, imported, key_of, leave
 
 _DTYPES = ("float32", "float64", "complex64", "complex128")
 
@@ -218,8 +220,8 @@ class Sketch:
         """Ranges of data rows that end where a chunk does."""
         step = max(self._chunk, self._block)
         first = -(-(self._start + 1) // step) * step - self._start
-        ends = [*range(min(first, m), m, step), m] if m else []
-        return list(zip([0, *ends[:-1]], ends, strict=True))
+        ends = [0, *range(min(first, m), m, step), m] if m else []
+        return list(itertools.pairwise(ends))
 
     def accumulator(self, d: int | None = None, /, *, dtype: Any = None) -> Accumulator:
         """A sum over blocks of rows that come in any order, from anywhere.
@@ -276,8 +278,7 @@ class Sketch:
         self.layout = state.pop("layout")
         xp, device = state.pop("xp"), state.pop("device")
         self._key = Key(*state.pop("key"))
-        self._xp = None if xp is None else _imported(xp)
-        self._device = device or None
+        self._xp, self._device = imported(xp), device or None
         for name, value in state.items():
             setattr(self, f"_{name}", value)
         _register(type(self))
@@ -377,12 +378,6 @@ def _dtype_name(dtype: Any) -> str:
         except TypeError:
             name = str(dtype)
     return str(_validate.choice("dtype", name, _DTYPES))
-
-
-def _imported(name: str) -> Any:
-    import importlib
-
-    return importlib.import_module(name)
 
 
 def _register(kind: type) -> None:

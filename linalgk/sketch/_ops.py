@@ -164,7 +164,7 @@ def normal_tile(
     pairs = np.arange(row // 2, -(-(row + rows) // 2), dtype=np.uint64)
     j = np.arange(col, col + cols, dtype=np.uint64)
     both = normal_pair(*philox(j, pairs[:, None], tag, k0, k1))
-    tile = np.stack(both, axis=1).reshape(-1, cols)[row % 2 :][:rows]
+    tile = np.stack(both, axis=1).reshape(2 * pairs.size, cols)[row % 2 :][:rows]
     return _given(tile, like, _real(like))
 
 
@@ -176,7 +176,7 @@ def sign_tile(
     groups = np.arange(row // 128, -(-(row + rows) // 128), dtype=np.uint64)
     j = np.arange(col, col + cols, dtype=np.uint64)
     bits = _bits(philox(j, groups[:, None], tag, k0, k1))
-    tile = np.stack(bits, axis=1).reshape(-1, cols)[row % 128 :][:rows]
+    tile = np.stack(bits, axis=1).reshape(128 * groups.size, cols)[row % 128 :][:rows]
     return _given(1.0 - 2.0 * tile, like, _real(like))
 
 
@@ -187,7 +187,8 @@ def stack_hashes(
     """``row << 1 | negative`` (m, nnz): where data rows from ``col`` on go, block by block."""
     groups = np.arange(-(-nnz // 4), dtype=np.uint64)
     j = np.arange(col, col + m, dtype=np.uint64)
-    w = np.stack(philox(j[:, None], groups, tag, k0, k1), axis=-1).reshape(m, -1)[:, :nnz]
+    w = np.stack(philox(j[:, None], groups, tag, k0, k1), axis=-1)
+    w = w.reshape(m, 4 * groups.size)[:, :nnz]
     b, one = np.uint64(buckets), np.uint64(1)
     place = np.arange(nnz, dtype=np.uint64) * b + (((w >> one) * b) >> np.uint64(31))
     return _given(((place << one) | (w & one)).astype(np.uint32), like)

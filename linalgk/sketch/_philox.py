@@ -1,5 +1,6 @@
 """Counter-based random numbers: the key, the streams, and the numbers of a stream."""
 
+import importlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +64,15 @@ def leave(x: Any, xp: Any, device: Any) -> Any:
         return x
     like = _xp.from_numpy(np.empty(0), xp, device=device)
     return _xp.face(like).leave(x, like)  # type: ignore[union-attr]
+
+
+def imported(name: str | None) -> Any:
+    """The library that a pickle names."""
+    return None if name is None else importlib.import_module(name)
+
+
+def _again(key: Key, stream: int, xp: str | None, device: str) -> "Philox":
+    return Philox(key, stream=stream, xp=imported(xp), device=device or None)
 
 
 class Philox:
@@ -149,6 +159,9 @@ class Philox:
         self, op: Any, family: int, n: int, start: int, dtype: Any = None, *middle: Any
     ) -> Any:
         n, start = _validate.integer("n", n, 0), _validate.integer("start", start, 0)
+        if start + n >= 1 << 63:
+            msg = f"start: start + n must be below 2**63, got {start} + {n}"
+            raise ValueError(msg)
         if dtype is not None and np.dtype(dtype).name not in ("float32", "float64"):
             msg = f"dtype: must be float32 or float64, got {dtype}"
             raise TypeError(msg)
@@ -156,6 +169,11 @@ class Philox:
         tag = family | self.stream << 8
         numbers = op(like, n, *middle, *self.key, start, tag, _config.num_threads())
         return leave(numbers, self._xp, self._device)
+
+    def __reduce__(self) -> Any:
+        """Numbers and names: a module does not pickle."""
+        names = getattr(self._xp, "__name__", None), str(self._device or "")
+        return _again, (self.key, self.stream, *names)
 
     def __eq__(self, other: object) -> bool:
         """Whether the numbers are the same."""

@@ -128,5 +128,11 @@ class RowSample(Sketch):
         values = self.weights[mine].astype(self.dtype)
         return csc_array((values, (mine, rows)), shape=(self._k, m))
 
+    def __repr__(self) -> str:
+        """Some of the rows: there may be many."""
+        indices = np.array2string(self.indices, threshold=8, separator=", ")
+        start = f", start={self._start}" if self._start else ""
+        return f"RowSample({indices}, m={self._m}, k={self._k}{start})"
+
     def _flops(self, m: int, n: int) -> float:
         return float(min(self._k, m) * n)

@@ -11,7 +11,71 @@ from linalgk.sketch._operators import Sketch, size, threads
 from linalgk.sketch._philox import STACK
 
 
-class SparseStack(Sketch):
+class Hashed(Sketch):
+    """Columns of ``nnz`` signs, whose places are hashes."""
+
+    _op = _ops.STACK_APPLY
+    _sparse = True
+    _nnz = 1
+
+    def _hashes(self, like: Any, offset: int, count: int) -> Any:
+        """``row << 1 | negative`` (count, nnz) of the data rows from ``offset`` on."""
+        raise NotImplementedError
+
+    @property
+    def nnz(self) -> int:
+        """Nonzeros of a column."""
+        return self._nnz
+
+    @property
+    def scale(self) -> float:
+        """``1 / sqrt(nnz)``."""
+        return 1 / math.sqrt(self._nnz)
+
+    def _add(self, a: Any, offset: int, total: Any, finish: bool) -> Any:
+        h = self._hashes(a, offset, a.shape[0])
+        first = (self._start + offset) % self._block
+        given = (total, finish) if total is not None or not finish else ()
+        return _ops.STACK_APPLY(a, h, self._k, first, self.scale, threads(), *given)
+
+    def _add_sparse(self, a: Any, offset: int, total: Any, finish: bool) -> Any:
+        return add_columns(self, self._hashes, a, offset, total, finish)
+
+    def _gather(self, y: Any) -> Any:
+        xp = _xp.namespace(y)
+        y = np.ascontiguousarray(y) if xp is np else y
+        parts = [
+            _ops.STACK_GATHER(y, self._hashes(y, at, end - at), self.scale, threads())
+            for at, end in self._pieces(self._known("S.T @ y"))
+        ]
+        if not parts:
+            return _ops.STACK_GATHER(y, self._hashes(y, 0, 0), self.scale, threads())
+        return parts[0] if len(parts) == 1 else xp.concat(parts)
+
+    def _entries(self, like: Any, row: int, rows: int, col: int, cols: int) -> Any:
+        dense = np.zeros((rows, cols), like.dtype)
+        for j, place, sign in _places(self._hashes(np.empty(0), col, cols)):
+            inside = (place >= row) & (place < row + rows)
+            dense[place[inside] - row, j[inside]] = sign[inside] * self.scale
+        return dense
+
+    def tosparse(self) -> Any:
+        """The matrix as a `scipy.sparse.csc_array`.
+
+        Examples
+        --------
+        >>> import linalgk as lk
+        >>> lk.sketch.SparseStack(16, 100, rng=0).tosparse().nnz
+        800
+        """
+        m = self._known("tosparse")
+        return sparse_columns(self._hashes(np.empty(0), 0, m), self._k, self.scale, self.dtype)
+
+    def _flops(self, m: int, n: int) -> float:
+        return 2.0 * self._nnz * m * n
+
+
+class SparseStack(Hashed):
     r"""Stack of ``nnz`` CountSketches: in each of nnz blocks of rows a column has one sign.
 
     .. math:: S = \zeta^{-1/2} \begin{bmatrix} S_1 \\ \vdots \\ S_\zeta \end{bmatrix}, \qquad
@@ -61,8 +125,6 @@ class SparseStack(Sketch):
     """
 
     _fields = ("nnz", "buckets")
-    _op = _ops.STACK_APPLY
-    _sparse = True
 
     def __init__(
         self, k: int, m: int | None = None, *, nnz: int = 8, rng: Any = None, dtype: Any = None,
@@ -78,16 +140,6 @@ class SparseStack(Sketch):
             raise ValueError(msg)
         super().__init__(self._nnz * self._buckets, m, rng, dtype, xp, device)
 
-    @property
-    def nnz(self) -> int:
-        """Nonzeros of a column."""
-        return self._nnz
-
-    @property
-    def scale(self) -> float:
-        """``1 / sqrt(nnz)``."""
-        return 1 / math.sqrt(self._nnz)
-
     def grow(self, k: int, /) -> Self:
         """More blocks of rows: k is rounded up to whole blocks, and nnz grows with it."""
         nnz = -(-self._larger(k) // self._buckets)
@@ -96,48 +148,6 @@ class SparseStack(Sketch):
     def _hashes(self, like: Any, offset: int, count: int) -> Any:
         where = self._start + offset, STACK, self._nnz, self._buckets
         return _ops.STACK_HASHES(like, count, *self._key, *where, threads())
-
-    def _add(self, a: Any, offset: int, total: Any, finish: bool) -> Any:
-        h = self._hashes(a, offset, a.shape[0])
-        first = (self._start + offset) % self._block
-        given = (total, finish) if total is not None or not finish else ()
-        return _ops.STACK_APPLY(a, h, self._k, first, self.scale, threads(), *given)
-
-    def _add_sparse(self, a: Any, offset: int, total: Any, finish: bool) -> Any:
-        return add_columns(self, self._hashes, a, offset, total, finish)
-
-    def _gather(self, y: Any) -> Any:
-        xp = _xp.namespace(y)
-        y = np.ascontiguousarray(y) if xp is np else y
-        parts = [
-            _ops.STACK_GATHER(y, self._hashes(y, at, end - at), self.scale, threads())
-            for at, end in self._pieces(self._known("S.T @ y"))
-        ]
-        if not parts:
-            return _ops.STACK_GATHER(y, self._hashes(y, 0, 0), self.scale, threads())
-        return parts[0] if len(parts) == 1 else xp.concat(parts)
-
-    def _entries(self, like: Any, row: int, rows: int, col: int, cols: int) -> Any:
-        dense = np.zeros((rows, cols), like.dtype)
-        for j, place, sign in _places(self._hashes(np.empty(0), col, cols)):
-            inside = (place >= row) & (place < row + rows)
-            dense[place[inside] - row, j[inside]] = sign[inside] * self.scale
-        return dense
-
-    def tosparse(self) -> Any:
-        """The matrix as a `scipy.sparse.csc_array`.
-
-        Examples
-        --------
-        >>> import linalgk as lk
-        >>> lk.sketch.SparseStack(16, 100, rng=0).tosparse().nnz
-        800
-        """
-        m = self._known("tosparse")
-        return sparse_columns(self._hashes(np.empty(0), 0, m), self._k, self.scale, self.dtype)
-
-    def _flops(self, m: int, n: int) -> float:
-        return 2.0 * self._nnz * m * n
 
 
 class CountSketch(SparseStack):

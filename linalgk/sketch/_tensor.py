@@ -4,7 +4,7 @@ import functools
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
 
@@ -13,10 +13,10 @@ from linalgk.sketch import _inputs, _ops
 from linalgk.sketch._hadamard_ops import FWHT
 from linalgk.sketch._operators import Sketch, size, threads
 from linalgk.sketch._philox import KRON, TENSOR
-from linalgk.sketch._stack import CountSketch, add_columns
+from linalgk.sketch._stack import Hashed, add_columns
 
-# Mode sizes whose hashes are all kept, numbers of a tile of entries, and of data transformed at once.
-_TABLE = 1 << 22
+# Sizes of modes of which all draws are kept; numbers in a tile of entries, or transformed at once.
+_TABLE = 1 << 20
 _ENTRIES = 1 << 20
 _TRANSFORMED = 1 << 23
 # Counters behind those of the modes.
@@ -26,9 +26,9 @@ _Times = Callable[[Any, Any], Any]
 
 
 class _Modes(Sketch):
-    """An operator on tensors of a shape: data row J stands for (j_1, ..., j_q), the last fastest."""
+    """An operator on tensors: data row J stands for (j_1, ..., j_q), the last index fastest."""
 
-    _fields = ("modes",)
+    _fields: ClassVar[tuple[str, ...]] = ("modes",)
     _sparse = True
     # what was drawn for each mode; not a part of the state
     _tables: Any = None
@@ -42,7 +42,7 @@ class _Modes(Sketch):
         if k >= 1 << 31:
             msg = f"k: must be below 2**31, got {k}"
             raise ValueError(msg)
-        Sketch.__init__(self, k, math.prod(self._modes), rng, dtype, xp, device)
+        super().__init__(k, math.prod(self._modes), rng, dtype, xp, device)
 
     @property
     def modes(self) -> tuple[int, ...]:
@@ -51,7 +51,8 @@ class _Modes(Sketch):
 
     def _with(self, **changes: Any) -> Self:
         other = super()._with(**changes)
-        other._tables = self._tables
+        if "key" not in changes:
+            other._tables = self._tables
         return other
 
     @property
@@ -63,8 +64,10 @@ class _Modes(Sketch):
         found, carry = [], np.arange(count)
         for n in reversed(self._modes):
             at, rest = divmod(at, n)
-            carry, digit = np.divmod(carry + rest, n)
-            found.append(digit)
+            index = carry + rest
+            # NumPy divides by a number much faster than it takes the rest
+            carry = index // n
+            found.append(index - n * carry)
         return found[::-1]
 
     def _drawn(self, sub: int, j: Any) -> Any:
@@ -140,6 +143,9 @@ class _Modes(Sketch):
         return self._product("khatri_rao", factors, _column_by_column)
 
     def _product(self, name: str, factors: tuple[Any, ...], times: _Times) -> Any:
+        if not isinstance(self._key, tuple):
+            msg = f"S.{name}: cannot be traced by JAX; call it outside of jit, vmap and grad"
+            raise TypeError(msg)
         if not self._whole:
             msg = f"S.{name}: a part S[:, i0:i1] has no modes; use the operator it was taken from"
             raise ValueError(msg)
@@ -162,7 +168,7 @@ class _Modes(Sketch):
         # infinities meet; what comes of them is told below
         with np.errstate(over="ignore", invalid="ignore"):
             result = self._of_factors(_alike(matrices), times)
-        result = _inputs.checked(result, self, f"S.{name}: a factor")
+        result = _inputs.checked(result, f"S.{name}: a factor")
         if all(a.ndim == 1 for a in found.values()):
             result = result[:, 0]
         if not dense:
@@ -179,7 +185,7 @@ class _Modes(Sketch):
             )
             raise ValueError(msg)
         if _inputs.is_sparse(a):
-            dtype = _inputs._floating(self, np.empty(0, a.dtype), "").dtype
+            dtype = _inputs._floating(self, np.empty(0, a.dtype)).dtype
             a = a if a.dtype == dtype else a.astype(dtype)
             return a.reshape(-1, 1) if len(shape) == 1 else a
         mine = _xp.face(a)
@@ -238,25 +244,25 @@ def _column_by_column(x: Any, y: Any) -> Any:
     return x * y
 
 
-class TensorSketch(_Modes, CountSketch):
+class TensorSketch(_Modes, Hashed):
     r"""CountSketch of tensors whose hashes add over the modes, so that products cost FFTs.
 
     .. math:: S e_J = s_1(j_1) \cdots s_q(j_q) \, e_{h(J)}, \qquad
               h(J) = h_1(j_1) + \dots + h_q(j_q) \bmod k
 
-    for :math:`J = (j_1, \dots, j_q)`, with uniform, independent signs and rows of each mode [1]_ [2]_.
-    The sketch of :math:`x_1 \otimes \dots \otimes x_q` is the circular convolution of CountSketches
-    of its factors: `kron` and `khatri_rao` never see the product. Of more than three modes it is a
-    binary tree of such sketches of two modes [3]_, whose inner results get hashes of their own: its
-    error grows with q and not with :math:`3^q`.
+    for :math:`J = (j_1, \dots, j_q)`, with signs and rows of each mode uniform and independent [1]_
+    [2]_. The sketch of :math:`x_1 \otimes \dots \otimes x_q` is the circular convolution of
+    CountSketches of its factors: `kron` and `khatri_rao` never see the product. Of more than three
+    modes it is a binary tree of such sketches of two modes [3]_, whose inner results get hashes of
+    their own: its error grows with q and not with :math:`3^q`.
 
     Parameters
     ----------
     k : int
         Rows. FFTs are fast for products of small primes.
     shape : sequence of int
-        Sizes of the modes, each at most 2^32; their product is m, and the last index is the fastest,
-        as in `numpy.kron` and ``x.reshape(-1)``.
+        Sizes of the modes, each at most 2^32; their product is m, and the last index is the
+        fastest, as in `numpy.kron` and ``x.reshape(-1)``.
     rng : int, numpy.random.Generator or None
         Seed; None takes fresh entropy.
     dtype, xp, device : optional
@@ -272,8 +278,8 @@ class TensorSketch(_Modes, CountSketch):
     ``S @ a`` of data with m rows is that of a `CountSketch`, bits included: one addition for each
     entry. Products of factors cost one addition for each entry (of sparse ones: each stored entry),
     an FFT of length k for each of their columns and one for each column of the result, and agree
-    with ``S @ kron(...)`` to rounding: a column's error is a small multiple of ``u log k`` times the
-    product of the 1-norms of its factors.
+    with ``S @ kron(...)`` to rounding: a column's error is a small multiple of ``u log k`` times
+    the product of the 1-norms of its factors.
 
     :math:`E \, (S x)^H S y = x^H y`, and for matrices of m rows, with :math:`v = 2 + 3^q` for up to
     three modes [2]_ and :math:`v = k ((1 + 11/k)^{q - 1} - 1)` for more,
@@ -303,10 +309,6 @@ class TensorSketch(_Modes, CountSketch):
     >>> big.kron(*np.ones((6, 10_000))).shape
     (64,)
     """
-
-    _nnz = 1
-    # of the fields of a SparseStack none is free
-    _fields = ("modes",)
 
     def grow(self, k: int, /) -> NoReturn:
         """Refused: with another k all places change."""
@@ -340,17 +342,24 @@ class TensorSketch(_Modes, CountSketch):
         return joined([child(begin, middle), child(middle, end)])
 
     def _hashes(self, like: Any, offset: int, count: int) -> Any:
-        digits = self._digits(self._start + offset, count)
+        h = np.empty((count, 1), np.uint32)
+        # so many that what is between stays in cache
+        step = 1 << 12
+        for at in range(0, count, step):
+            some = min(step, count - at)
+            h[at : at + some, 0] = self._packed(self._digits(self._start + offset + at, some))
+        return _ops._given(h, like)
 
+    def _packed(self, digits: list[Any]) -> Any:
         def again(sub: int, h: Any) -> Any:
             return self._look(sub, self._k, h >> 1) ^ (h & 1)
 
         def joined(parts: list[Any]) -> Any:
-            row = sum(h >> 1 for h in parts) % self._k
+            row = sum(h >> 1 for h in parts)
+            row -= row // self._k * self._k
             return row << 1 | functools.reduce(np.bitwise_xor, parts) & 1
 
-        h = self._tree(lambda t: self._look(t, self._modes[t], digits[t]), again, joined)
-        return _ops._given(h.astype(np.uint32)[:, None], like)
+        return self._tree(lambda t: self._look(t, self._modes[t], digits[t]), again, joined)
 
     def _of_factors(self, factors: list[Any], times: _Times) -> Any:
         def leaf(t: int) -> Any:
@@ -377,10 +386,10 @@ def _convolved(parts: list[Any], times: _Times) -> Any:
     options: dict[str, Any] = {}
     fft = xp.fft
     if xp is np:
-        # NumPy's own knows no threads
-        import scipy.fft as fft
+        import scipy.fft
 
-        options = {"workers": threads()}
+        # NumPy's own knows no threads
+        fft, options = scipy.fft, {"workers": threads()}
     if _xp.dtype_name(parts[0]) in _xp.COMPLEX:
         spectra = [fft.fft(x, axis=0, **options) for x in parts]
         return fft.ifft(functools.reduce(times, spectra), axis=0, **options)
@@ -394,7 +403,7 @@ class KroneckerSRHT(_Modes):
     .. math:: S = k^{-1/2} R \, (H_1 D_1 \otimes \dots \otimes H_q D_q)
 
     with diagonal matrices :math:`D_t` of random signs, Hadamard matrices :math:`H_t` of +1 and -1,
-    each mode being padded with zeros to their order :math:`N_t`, a power of two, and R taking k rows,
+    to whose order :math:`N_t`, a power of two, mode t is padded with zeros, and R taking k rows,
     drawn uniformly with replacement [1]_ [2]_. The sketch of a product of factors is the product of
     their sampled transforms: `kron` and `khatri_rao` never see it.
 
@@ -403,8 +412,8 @@ class KroneckerSRHT(_Modes):
     k : int
         Rows.
     shape : sequence of int
-        Sizes of the modes, each at most 2^32; their product is m, and the last index is the fastest,
-        as in `numpy.kron` and ``x.reshape(-1)``.
+        Sizes of the modes, each at most 2^32; their product is m, and the last index is the
+        fastest, as in `numpy.kron` and ``x.reshape(-1)``.
     rng : int, numpy.random.Generator or None
         Seed; None takes fresh entropy.
     dtype, xp, device : optional
@@ -418,14 +427,14 @@ class KroneckerSRHT(_Modes):
     Notes
     -----
     All entries are :math:`\pm k^{-1/2}`: those of row i and column J have the sign
-    :math:`\prod_t D_t(j_t) (-1)^{|j_t \wedge r_{it}|}`, the number of common ones of :math:`j_t` and
-    the sampled index :math:`r_{it}` counted. :math:`E \, S^T S = I`; a subspace of dimension d is kept for
-    :math:`k \sim d \log^{2q-1}` rows, up to other logarithms [2]_.
+    :math:`\prod_t D_t(j_t) (-1)^{|j_t \wedge r_{it}|}`, where the ones are counted that :math:`j_t`
+    and the sampled index :math:`r_{it}` have in common. :math:`E \, S^T S = I`; a subspace of
+    dimension d is kept for :math:`k \sim d` times a power of logarithms that grows with q [2]_.
 
-    ``S @ a`` transforms the padded data, N log2 N additions a column for :math:`N = \prod N_t`, and as
-    much memory; parts ``S[:, i0:i1]``, accumulators and sparse data cost 2 k flops an entry instead,
-    and agree to rounding. Products of factors cost :math:`\sum N_t \log_2 N_t` additions a column and
-    q k multiplications for each column of the result.
+    ``S @ a`` and ``S.T @ y`` transform the padded data, :math:`N \log_2 N` additions a column for
+    :math:`N = \prod N_t`; sparse data, parts ``S[:, i0:i1]`` and accumulators cost 2 k flops an
+    entry instead, and agree to rounding. Products of factors cost :math:`N_t \log_2 N_t` additions
+    a column of a factor and q k multiplications a column of the result.
 
     References
     ----------
@@ -483,16 +492,16 @@ class KroneckerSRHT(_Modes):
             x = self._transformed(_flipped(x, self._look(t, self._modes[t])), t, t + 1)
             found.append(xp.take(x, _ops._given(row.astype(np.int64), x), axis=0))
         total = functools.reduce(times, found)
-        return total * _ops._scalar(_xp.namespace(total), self.scale, total)
+        return total * _ops.scalar(_xp.namespace(total), self.scale, total)
 
     def _transformed(self, x: Any, begin: int, end: int) -> Any:
-        """Modes ``begin`` to ``end`` padded and transformed, at once: the long matrix is their product."""
+        """Modes ``begin`` to ``end`` padded and transformed, all by one transform: it is theirs."""
         sizes = self._modes[begin:end]
         orders = tuple(1 << p for p in self._powers[begin:end])
         xp, n = _xp.namespace(x), x.shape[1]
         if orders != sizes:
-            padded = _ops._zeros(xp, x, (*orders, n))
-            padded[tuple(map(slice, sizes))] = xp.reshape(x, (*sizes, n))
+            padded = _ops.zeros(xp, x, (*orders, n))
+            padded[(*map(slice, sizes), ...)] = xp.reshape(x, (*sizes, n))
             x = padded
         return FWHT(xp.reshape(x, (1, math.prod(orders), n)), 1.0, threads())[0, :, :]
 
@@ -511,7 +520,7 @@ class KroneckerSRHT(_Modes):
     def _columns(self, n: int) -> list[slice]:
         """Columns that are transformed at once."""
         step = max(1, _TRANSFORMED >> sum(self._powers))
-        return [slice(at, at + step) for at in range(0, max(1, n), step)]
+        return [slice(at, min(n, at + step)) for at in range(0, max(1, n), step)]
 
     def _apply(self, a: Any) -> Any:
         if not self._whole:
@@ -521,19 +530,19 @@ class KroneckerSRHT(_Modes):
         picks = _ops._given(self._picks(), a)
         for cols in self._columns(a.shape[1]):
             x = self._transformed(_flipped(a[:, cols], flips), 0, len(self._modes))
-            parts.append(xp.take(x, picks, axis=0) * _ops._scalar(xp, self.scale, a))
+            parts.append(xp.take(x, picks, axis=0) * _ops.scalar(xp, self.scale, a))
         return parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
 
     def _gather(self, y: Any) -> Any:
         xp, m = _xp.namespace(y), self._known("S.T @ y")
-        scale = _ops._scalar(xp, self.scale, y)
+        scale = _ops.scalar(xp, self.scale, y)
         if not self._whole:
             tiles = (_ops._given(e.astype(_xp.dtype_name(y)), y) for _, e in self._tiles(0, m))
             return (
-                xp.concat([_ops._zeros(xp, y, (0, y.shape[1])), *(e.T @ y for e in tiles)]) * scale
+                xp.concat([_ops.zeros(xp, y, (0, y.shape[1])), *(e.T @ y for e in tiles)]) * scale
             )
         host, flips, parts = _xp.to_numpy(y), self._flips(), []
-        picks, inside = self._picks(), tuple(map(slice, self._modes))
+        picks, inside = self._picks(), (*map(slice, self._modes), ...)
         orders = tuple(1 << p for p in self._powers)
         for cols in self._columns(y.shape[1]):
             some = host[:, cols]
@@ -565,7 +574,7 @@ class KroneckerSRHT(_Modes):
 
     def _add(self, a: Any, offset: int, total: Any, finish: bool) -> Any:
         xp, dtype = _xp.namespace(a), _xp.dtype_name(a)
-        part = _ops._zeros(xp, a, (self._k, a.shape[1]))
+        part = _ops.zeros(xp, a, (self._k, a.shape[1]))
         for rows, entries in self._tiles(offset, a.shape[0]):
             part = part + _ops._given(entries.astype(dtype), a) @ a[rows, :]
         return self._joined(xp, part, total, finish)
@@ -581,14 +590,14 @@ class KroneckerSRHT(_Modes):
 
     def _joined(self, xp: Any, part: Any, total: Any, finish: bool) -> Any:
         total = part if total is None else total + part
-        return total * _ops._scalar(xp, self.scale, total) if finish else total
+        return total * _ops.scalar(xp, self.scale, total) if finish else total
 
     def _entries(self, like: Any, row: int, rows: int, col: int, cols: int) -> Any:
         signs = self._signs(slice(row, row + rows), col, cols)
-        return signs.astype(like.dtype) * _ops._scalar(np, self.scale, like)
+        return signs.astype(like.dtype) * _ops.scalar(np, self.scale, like)
 
     def _flops(self, m: int, n: int) -> float:
-        if not self._whole:
+        if not self._whole or m != self._m:
             return super()._flops(m, n)
         return float(sum(self._powers) * (n << sum(self._powers)))
 

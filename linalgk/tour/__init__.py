@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHAPTERS", "REPORT", "Tour", "run"]
 
-CHAPTERS = ("matfun", "functions")
+CHAPTERS = ("matfun", "functions", "sketch")
 REPORT = "linalgk-tour.html"
 
 

@@ -1,0 +1,5 @@
+"""The same table for the room of sketches."""
+
+import runpy
+
+runpy.run_path("functions.py", {"ROOM": "sketch"})
