@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         fwht,
         leverage_scores,
         lewis_weights,
+        ridge,
         sample_rows,
         volume_sample,
     )
@@ -67,6 +68,7 @@ _HOME = {
     "plan": "linalgk._plan",
     "polar": "linalgk.matfun",
     "powm": "linalgk.matfun",
+    "ridge": "linalgk.sketch",
     "sample_rows": "linalgk.sketch",
     "show_config": "linalgk._show",
     "signm": "linalgk.matfun",
@@ -105,6 +107,7 @@ __all__ = [
     "plan",
     "polar",
     "powm",
+    "ridge",
     "sample_rows",
     "show_config",
     "signm",

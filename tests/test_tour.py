@@ -13,7 +13,7 @@ import pytest
 
 from linalgk import tour
 from linalgk.data import PHOTOGRAPHS, photograph
-from linalgk.tour import _covariances, _plots, matfun
+from linalgk.tour import _covariances, _plots, functions, matfun, sketch
 from linalgk.tour._page import (
     Code,
     Figure,
@@ -105,10 +105,11 @@ def no_extras(monkeypatch):
 def test_terminal_summary(quick_run):
     done, path = quick_run
     assert done.stderr == ""
-    assert matfun.TITLE in done.stdout
+    for chapter in (matfun, functions, sketch):
+        assert chapter.TITLE in done.stdout
     for word in ("kernels ready", "50-digit", "as fast as SciPy", "as fast as NumPy", str(path)):
         assert word in done.stdout
-    assert len(done.stdout.splitlines()) < 30
+    assert len(done.stdout.splitlines()) < 40
 
 
 def test_report_is_whole(quick_run):
@@ -118,8 +119,8 @@ def test_report_is_whole(quick_run):
     assert len(reader.numbers) > 20
     assert all(math.isfinite(number) for number in reader.numbers)
     assert len(reader.ids) == len(set(reader.ids))
-    assert reader.tags.count("svg") == 5
-    assert len(reader.images) == 2
+    assert reader.tags.count("svg") == 7
+    assert len(reader.images) == 3
 
 
 def test_report_fetches_nothing(quick_run):
@@ -141,6 +142,12 @@ def test_good_members_are_unharmed(quick_run):
     assert text.count("filled with NaN") == 2
 
 
+def test_sketches_are_the_same_however_they_were_made(quick_run):
+    text = read(quick_run[1].read_text(encoding="utf-8")).text
+    assert text.count("identical") == 5
+    assert "different" not in text
+
+
 def test_tour_without_extras(no_extras, tmp_path):
     stream = io.StringIO()
     done = tour.run(tmp_path / "new" / "report.html", quick=True, stream=stream)
@@ -152,9 +159,11 @@ def test_tour_without_extras(no_extras, tmp_path):
     assert all(math.isfinite(number) for number in reader.numbers)
     for what in ("digits", "Plots", "50-digit"):
         assert any(what in note for note in done.pages["matfun"].left_out)
+    for what in ("digits", "Plots"):
+        assert any(what in note for note in done.pages["sketch"].left_out)
     assert any("32-digit" in label for label, _ in done.pages["matfun"].headlines)
     for output in (stream.getvalue(), "".join(reader.text)):
-        assert output.count("pip install 'linalgk[tour]'") == 4
+        assert output.count("pip install 'linalgk[tour]'") == 6
 
 
 def test_a_report_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Every coordinate of a sketched least squares solution: dense sketches keep them, one sign does not.
+"""Every coordinate of a sketched least squares solution: who keeps them, and who does not.
 
 The first rows of A are heavy: each decides a coordinate alone. A CountSketch with fewer than about
 d^2 rows adds two of them into one, and the two coordinates are lost.

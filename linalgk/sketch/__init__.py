@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from linalgk._dispatch import Function
-from linalgk.sketch import _hadamard, _leverage, _lewis, _ops, _sampling, _volume
+from linalgk.sketch import _advice, _hadamard, _leverage, _lewis, _ops, _ridge, _sampling, _volume
+from linalgk.sketch._advice import Recommendation, distortion, recommend
 from linalgk.sketch._blocks import RowBlocks
 from linalgk.sketch._dense import Gaussian, Rademacher
 from linalgk.sketch._hadamard import fwht
@@ -14,6 +15,7 @@ from linalgk.sketch._leverage import leverage_scores
 from linalgk.sketch._lewis import lewis_weights
 from linalgk.sketch._operators import Sketch
 from linalgk.sketch._philox import Philox
+from linalgk.sketch._ridge import Ridge, RidgeInfo, implicit_ridge, ridge
 from linalgk.sketch._rows import RowSample
 from linalgk.sketch._sampling import sample_rows
 from linalgk.sketch._stack import CountSketch, SparseStack
@@ -27,6 +29,9 @@ __all__ = [
     "KroneckerSRHT",
     "Philox",
     "Rademacher",
+    "Recommendation",
+    "Ridge",
+    "RidgeInfo",
     "RowBlocks",
     "RowSample",
     "SRCT",
@@ -34,10 +39,14 @@ __all__ = [
     "Sketch",
     "SparseStack",
     "TensorSketch",
+    "distortion",
     "dpp_sample",
     "fwht",
+    "implicit_ridge",
     "leverage_scores",
     "lewis_weights",
+    "recommend",
+    "ridge",
     "sample_rows",
     "volume_sample",
 ]
@@ -75,7 +84,36 @@ def _sampler(
     )  # fmt: skip
 
 
-SAMPLERS = (
+def _sample_distortion(size: str, *, xp: Any = np, rng: Any = None) -> Sample:
+    """A sketch and a tall matrix."""
+    (a,), _ = _sample_tall()(size, xp=xp, rng=rng)
+    m, n = a.shape
+    return (SparseStack(min(m // 8 * 8, 16 * n), m, rng=0), a), {}
+
+
+def _sample_sizes(size: str, *, xp: Any = np, rng: Any = None) -> Sample:
+    """Rows and columns of a tall matrix."""
+    del xp, rng  # only sizes
+    return {"small": (1000, 3), "medium": (100_000, 20), "large": (10_000_000, 100)}[size], {}
+
+
+def _sample_ridge(size: str, *, xp: Any = np, rng: Any = None) -> Sample:
+    """A matrix, a right-hand side, ridges, and for the larger ones a sketch."""
+    m, n, k = {"small": (20, 5, None), "medium": (200, 300, 100), "large": (2000, 4000, 500)}[size]
+    gen = np.random.default_rng(rng)
+    a, b = gen.standard_normal((m, n)), gen.standard_normal(m)
+    options = {} if k is None else {"sketch": "SparseStack", "k": k}
+    return (xp.asarray(a), xp.asarray(b), np.geomspace(0.1, 1000, 20)), options
+
+
+def _sample_values(size: str, *, xp: Any = np, rng: Any = None) -> Sample:
+    """Singular values and a ridge."""
+    del xp, rng
+    n = {"small": 10, "medium": 200, "large": 2000}[size]
+    return (np.geomspace(1, 100, n), 10.0, n // 2), {"n": n}
+
+
+_FUNCTIONS = (
     _sampler(
         leverage_scores,
         _leverage.METHODS,
@@ -106,6 +144,37 @@ SAMPLERS = (
         _volume.explain_volume,
     ),
     _sampler(dpp_sample, _volume.KINDS, _DENSE, _sample_orthonormal, _volume.explain_dpp),
+    _sampler(
+        _advice.distortion,
+        ("dense", "sparse"),
+        (*_DENSE, "scipy.sparse"),
+        _sample_distortion,
+        _advice.explain_distortion,
+        rng=False,
+    ),
+    _sampler(
+        _advice.recommend,
+        _advice.GOALS,
+        ("int",),
+        _sample_sizes,
+        _advice.explain_recommend,
+        rng=False,
+    ),
+    _sampler(
+        _ridge.ridge,
+        ("svd", "sketched"),
+        (*_DENSE, "scipy.sparse"),
+        _sample_ridge,
+        _ridge.explain_ridge,
+    ),
+    _sampler(
+        _ridge.implicit_ridge,
+        ("brentq",),
+        ("numpy",),
+        _sample_values,
+        _ridge.explain_implicit,
+        rng=False,
+    ),
 )
 
 _FWHT = Function(
@@ -114,4 +183,4 @@ _FWHT = Function(
     sample=_hadamard.sample, explain=_hadamard.explain, plan=_hadamard.plan,
 )  # fmt: skip
 
-RECORDS: tuple[Any, ...] = (*_ops.OPS, _FWHT, *SAMPLERS)
+RECORDS: tuple[Any, ...] = (*_ops.OPS, _FWHT, *_FUNCTIONS)

@@ -49,7 +49,7 @@ class Accumulator:
         self._dtype = None if dtype is None else np.dtype(dtype).name
         # the sum of the blocks before `_next`, sums of others, and rows of those not complete
         self._next = sketch._start // sketch._block
-        # the library that the first block was of, if not the one that computes
+        # the first library of blocks that is not the one that computes
         self._library = ""
         self._total: Any = None
         self._sums: dict[int, Any] = {}
@@ -64,9 +64,17 @@ class Accumulator:
     @property
     def nbytes(self) -> int:
         """Bytes of the sums and rows that are kept."""
+        return sum(int(x.size * x.dtype.itemsize) for x in self._kept())
+
+    def _kept(self) -> list[Any]:
         rows = [piece[2] for pieces in self._rows.values() for piece in pieces]
-        kept = [*self._sums.values(), *rows, *([] if self._total is None else [self._total])]
-        return sum(int(x.size * x.dtype.itemsize) for x in kept)
+        return [*self._sums.values(), *rows, *([] if self._total is None else [self._total])]
+
+    def _refuse_mixture(self, name: str, theirs: list[Any]) -> None:
+        mine = self._kept()
+        if mine and theirs and _home(mine[0]) != _home(theirs[0]):
+            msg = f"{name}: is of {_home(theirs[0])} and the sum of {_home(mine[0])}; convert one"
+            raise TypeError(msg)
 
     def update(self, block: Any, /, *, offset: int) -> Self:
         """Add data rows.
@@ -93,6 +101,7 @@ class Accumulator:
         rows = self._checked(block, offset)
         begin, end = self.sketch._start + offset, self.sketch._start + offset + rows.shape[0]
         self._refuse_overlap(begin, end)
+        self._refuse_mixture("block", [rows])
         size, at = self.sketch._block, begin
         while at < end:
             stop = min(end, (at // size + 1) * size)
@@ -100,6 +109,7 @@ class Accumulator:
             self._put(at // size, [(at, stop, piece)])
             at = stop
         self._fold()
+        self._library = self._library or _library(block)
         return self
 
     def _checked(self, block: Any, offset: int) -> Any:
@@ -135,8 +145,6 @@ class Accumulator:
             array = _inputs.rows_of(self.sketch, array)
             xp, dtype = _xp.namespace(array), self._settle(_xp.dtype_name(array))
             values = array = xp.astype(array, _xp.dtype_of(xp, dtype), copy=False)
-            if mine is not None and self._dtype is None and array.shape[0]:
-                self._library = mine.family if mine.family in ("torch", "jax") else ""
         self._refuse_nonfinite(values, offset, array.shape[0])
         return array
 
@@ -229,8 +237,9 @@ class Accumulator:
             raise ValueError(msg)
         for begin, end in other._ranges():
             self._refuse_overlap(begin, end)
-        if self._dtype is None:
-            self._dtype, self._library = other._dtype, other._library
+        self._refuse_mixture("acc += other", other._kept())
+        self._dtype = self._dtype or other._dtype
+        self._library = self._library or other._library
         if other._total is not None:
             # only one of the two can have begun with the first block
             self._total, self._next = other._total, other._next
@@ -352,6 +361,16 @@ class Accumulator:
 
 def _is_sparse(x: Any) -> bool:
     return _inputs.is_sparse(x) or _inputs.is_cupyx(x)
+
+
+def _library(block: Any) -> str:
+    mine = _xp.face(block)
+    return mine.family if mine is not None and mine.family in ("torch", "jax") else ""
+
+
+def _home(x: Any) -> str:
+    """The library whose arrays are added."""
+    return type(x.data if _is_sparse(x) else x).__module__.partition(".")[0]
 
 
 def _dense(x: Any) -> Any:

@@ -435,7 +435,7 @@ def _blank(xp: Any, x: Any, valid: Any) -> Any:
 
 
 def implicit_ridge(
-    s: Any, alphas: Any, /, k: int, *, n: int | None = None, sketch: SketchName = "SparseStack"
+    s: Any, alphas: Any, /, k: int, *, n: int, sketch: SketchName = "Gaussian"
 ) -> Any:
     r"""The ridge that a sketch of the columns implies.
 
@@ -453,10 +453,10 @@ def implicit_ridge(
         Ridges of the sketched problems, not negative.
     k : int
         Rows of the sketch.
-    n : int, optional
-        Columns of the matrix; by default r.
+    n : int
+        Columns of the matrix.
     sketch : str
-        Name of the sketch.
+        Name of the sketch; a SparseStack rounds k up as it does.
 
     Returns
     -------
@@ -480,7 +480,7 @@ def implicit_ridge(
     :math:`k\, E[l / (l + \gamma)] = \mathrm{df}(\mu)`, where :math:`\zeta\, l` is the binomial
     number of columns that share a row. The equation is exact in the limit of large matrices whose
     singular vectors have no structure; with a few hundred columns it holds within two percent. It
-    says that the S-transform of :math:`S^T S` at :math:`-\mathrm{df}/n` is the ratio of mu and alpha.
+    says that the S-transform of :math:`S^T S` at :math:`-\mathrm{df}/n` is mu by alpha.
 
     References
     ----------
@@ -491,7 +491,7 @@ def implicit_ridge(
     --------
     >>> import numpy as np, linalgk as lk
     >>> s = np.linalg.svd(np.random.default_rng(0).standard_normal((140, 200)))[1]
-    >>> (lk.sketch.implicit_ridge(s, 14.0, 156) / 140).round(3)
+    >>> (lk.sketch.implicit_ridge(s, 14.0, 156, n=200) / 140).round(3)
     np.float64(0.281)
     >>> (lk.sketch.implicit_ridge(s, 14.0, 156, n=200, sketch="SRCT") / 140).round(3)
     np.float64(0.156)
@@ -505,7 +505,7 @@ def implicit_ridge(
     if (ridges < 0).any():
         msg = f"alphas: must not be negative here, got {ridges.min():g}; ridge measures such ones"
         raise ValueError(msg)
-    n = len(values) if n is None else _validate.integer("n", n, max(1, len(values)))
+    n = _validate.integer("n", n, max(1, len(values)))
     k = _validate.integer("k", k, 1)
     if k > n:
         msg = f"k: must be at most n = {n}, got {k}"
@@ -534,3 +534,10 @@ def explain_ridge(
     method = "svd" if ensemble is None else "sketched"
     reason = "no sketch was asked for" if ensemble is None else "a sketch was asked for"
     return Explanation("ridge", method, reason, {}, flops, float(count * members * m * n * size))
+
+
+def explain_implicit(s: Any, alphas: Any, /, k: int, **options: Any) -> Explanation:
+    """What a call of implicit_ridge would run."""
+    count = len(ridges_of(alphas))
+    reason = f"one root for each ridge of a sketch of {k} rows of {options.get('n')} columns"
+    return Explanation("implicit_ridge", "brentq", reason, {}, 200.0 * count * len(s), 8.0 * len(s))

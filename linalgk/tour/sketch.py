@@ -255,11 +255,11 @@ def _distortions(
                     f"{tall.name}, {tall.what}, rank {tall.d:,}" if i == 0 else "",
                     p.family,
                     count(p.k),
-                    Num(p.smallest.min(), f"{p.smallest.min():.3f}"),
-                    Num(p.largest.max(), f"{p.largest.max():.3f}"),
-                    Num(p.eta.mean(), f"{p.eta.mean():.3f}"),
-                    Num((tall.d / p.k) ** 0.5, f"{(tall.d / p.k) ** 0.5:.3f}"),
-                    Num(p.off.mean() / p.law, f"{p.off.mean() / p.law:.3f}"),
+                    _three(p.smallest.min()),
+                    _three(p.largest.max()),
+                    _three(p.eta.mean()),
+                    _three((tall.d / p.k) ** 0.5),
+                    _three(p.off.mean() / p.law),
                 ]
             )
     stack = [p for t, f in zip(talls, points, strict=True) for p in f if p.k == _shown(t)]
@@ -309,6 +309,11 @@ def _coherence(talls: Sequence[_Tall]) -> str:
     )
 
 
+def _three(value: float) -> Num:
+    """A number near one."""
+    return Num(float(value), f"{value:.3f}")
+
+
 def _shown(tall: _Tall) -> int:
     return 8 * round(SHOWN * tall.d / 8)
 
@@ -322,10 +327,11 @@ def _curves(talls: Sequence[_Tall], points: Sequence[Sequence[_Point]]) -> Figur
         ks = sorted({p.k for p in found})
         line = np.geomspace(ks[0] / 1.15, ks[-1] * 1.15, 50)
         axes.loglog(line, np.sqrt(tall.d / line), "--", lw=1.2, color="#5d6878", label="√(d/k)")
-        for i, family in enumerate(dict.fromkeys(p.family for p in found)):
+        families = list(dict.fromkeys(p.family for p in found))
+        for i, family in enumerate(families):
             mine = [p for p in found if p.family == family]
             # side by side, or they would hide each other
-            x = np.array([p.k for p in mine]) * 1.05 ** (i - 1.5)
+            x = np.array([p.k for p in mine]) * 1.05 ** (i - (len(families) - 1) / 2)
             mean = np.array([p.eta.mean() for p in mine])
             reach = [[m - p.eta.min(), p.eta.max() - m] for m, p in zip(mean, mine, strict=True)]
             axes.errorbar(
@@ -373,8 +379,8 @@ def _segments(image: Array, graph: Graph) -> list[Block]:
     exact = graph.vectors[:, 1]
     mine = vectors[:, 1] * np.sign(vectors[:, 1] @ exact)
     rows: list[list[str | Num]] = [
-        ["smallest", *(Num(v, f"{v:.3f}") for v in (low**2, ratios.min()))],
-        ["largest", *(Num(v, f"{v:.3f}") for v in (high**2, ratios.max()))],
+        ["smallest", *map(_three, (low**2, ratios.min()))],
+        ["largest", *map(_three, (high**2, ratios.max()))],
     ]
     blocks: list[Block] = [
         Heading("A photograph cut by a sketch of its graph"),
@@ -435,7 +441,7 @@ def _least_squares(some: Array, tall: _Tall, seeds: int) -> list[Block]:
         rows.append(
             [
                 count(k),
-                *(Num(v, f"{v:.3f}") for v in (squares**0.5, law**0.5, max(ratios), bound)),
+                *map(_three, (squares**0.5, law**0.5, max(ratios), bound)),
             ]
         )
     return [

@@ -106,7 +106,7 @@ def test_memory_of_rows_in_order_and_not():
 
 
 def test_rows_that_are_kept_are_copies():
-    """What the caller does with a block afterwards is no matter; the caller's own is not changed."""
+    """What the caller does with a block afterwards is no matter; it is not changed."""
     s, a = make("stack8", K, M), sketched.data(M, 3)
     room, acc = np.empty((100, 3)), s.accumulator(3)
     for low in (200, 0, 100):
@@ -227,7 +227,7 @@ def test_a_refused_merge_changes_nothing():
     for wrong, message in [
         (
             other.accumulator(3).update(a, offset=0),
-            r"operators differ: SparseStack.*key=.*and Spar",
+            r"operators differ: SparseStack.*key=.*and",
         ),
         (s[:, 1:].accumulator(3), "operators differ"),
         (s.accumulator(2), "3 columns of float64 and 2 of None"),
@@ -262,6 +262,20 @@ def test_dtypes():
     for dtype in ("float32", "complex64"):
         empty = s.accumulator(2, dtype=dtype).result(partial=True)
         assert empty.dtype == dtype
+
+
+def test_libraries_do_not_mix():
+    strict = pytest.importorskip("array_api_strict")
+    s, a = make("stack8", K, M), np.ones((M, 2))
+    acc = s.accumulator(2).update(a[:100], offset=0)
+    other = s.accumulator(2).update(strict.asarray(a[100:]), offset=100)
+    before = state(acc)
+    with pytest.raises(TypeError, match="block: is of array_api_strict and the sum of numpy"):
+        acc.update(strict.asarray(a[100:]), offset=100)
+    with pytest.raises(TypeError, match=r"acc \+= other: is of array_api_strict and the sum of nu"):
+        acc += other
+    assert state(acc) == before
+    same_bits(acc.update(scipy.sparse.csr_array(a[100:]), offset=100).result(), s @ a)
 
 
 def test_nan_where_it_is_let_through():

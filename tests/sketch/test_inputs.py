@@ -120,22 +120,24 @@ def as_format(a, name, kind):
 
 
 @pytest.mark.filterwarnings("ignore:Constructing a DIA matrix")
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("kind", ["array", "matrix"])
 @families
-def test_sparse_formats(family, name, kind):
-    s, a = make(family, K, M), as_format(sparse(), name, kind)
-    kept = a.copy()
-    got = s @ a
-    assert type(got) is np.ndarray
-    close(got, s, a.toarray())
-    assert (a != kept).nnz == 0
-    same_bits((a.T @ s.T), got.T)
-    if isinstance(s, lk.sketch.SparseStack):
-        same_bits(got, s @ a.toarray())
+def test_sparse_formats(family):
+    s, coo = make(family, K, M), sparse()
+    for form in FORMATS:
+        for kind in ("array", "matrix"):
+            a = as_format(coo, form, kind)
+            kept = a.copy()
+            got = s @ a
+            assert type(got) is np.ndarray
+            close(got, s, a.toarray())
+            assert abs(a - kept).max() == 0
+            same_bits(a.T @ s.T, got.T)
+            if isinstance(s, lk.sketch.SparseStack):
+                same_bits(got, s @ a.toarray())
 
 
 @families
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
 def test_sparse_dtypes(family, dtype):
     s = make(family, K, M)
     a = sparse(dtype=dtype).tocsr()
@@ -260,17 +262,18 @@ def test_sparse_matrices_of_a_device(family):
 
 
 @families
-@pytest.mark.parametrize("dtype", sketched.DTYPES)
-def test_linear_operators(family, dtype):
-    s, a = make(family, K, M), sketched.data(M, 5, dtype=dtype)
-    op = scipy.sparse.linalg.aslinearoperator(a)
-    bare = scipy.sparse.linalg.LinearOperator(
-        (M, 5), matvec=lambda x: a @ x, rmatvec=lambda x: a.conj().T @ x, dtype=dtype
-    )
-    for given in (op, bare):
-        got = s @ given
-        assert got.dtype == ("complex128" if family == "complex" else dtype)
-        close(got, s, a)
+def test_linear_operators(family):
+    s = make(family, K, M)
+    for dtype in sketched.DTYPES:
+        a = sketched.data(M, 5, dtype=dtype)
+        op = scipy.sparse.linalg.aslinearoperator(a)
+        bare = scipy.sparse.linalg.LinearOperator(
+            (M, 5), matvec=a.__matmul__, rmatvec=a.conj().T.__matmul__, dtype=dtype
+        )
+        for given in (op, bare):
+            got = s @ given
+            assert got.dtype == ("complex128" if family == "complex" else dtype)
+            close(got, s, a)
 
 
 def test_operators_that_have_only_an_adjoint(monkeypatch):
@@ -293,6 +296,7 @@ def test_operators_that_have_only_an_adjoint(monkeypatch):
 
 
 @families
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
 def test_other_libraries(family, xp, dtype):
     s = make(family, K, M)
     a, y = sketched.data(M, 3, dtype=dtype), sketched.data(K, 3, dtype=dtype)
@@ -331,10 +335,9 @@ def test_torch_tensors_that_require_grad():
 # --- NaN, explanations ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
 @families
-def test_what_is_not_finite_is_named(family, value):
-    s, a = make(family, K, M), sketched.data(M, 4)
+def test_what_is_not_finite_is_named(family):
+    s, a, value = make(family, K, M), sketched.data(M, 4), np.inf if family == "count" else np.nan
     row = 7 if family != "rows" else int(s.indices[0])
     a[row, 2] = value
     with pytest.raises(lk.errors.NonFiniteError, match=r"a holds NaN or inf.* in column 2; config"):

@@ -36,12 +36,11 @@ def worst(s, problem=PROBLEM):
 
 
 @pytest.mark.stat
-@pytest.mark.parametrize("seed", range(2))
-def test_a_gaussian_sketch_keeps_every_coordinate(seed):
-    """Fails by chance with probability d P(|T| > (nu / d)^(1/2)) = 4e-6 a seed: the exact law."""
+def test_a_gaussian_sketch_keeps_every_coordinate():
+    """Fails by chance with probability d P(|T| > (nu / d)^(1/2)) = 4e-6: the exact law."""
     nu = K - D + 1
     assert D * 2 * t.sf(np.sqrt(nu / D), nu) < 1e-5
-    assert worst(Gaussian(K, M, rng=seed)) <= 1
+    assert worst(Gaussian(K, M, rng=0)) <= 1
 
 
 @pytest.mark.stat
@@ -53,7 +52,7 @@ def test_mixing_sketches_keep_every_coordinate(family):
 
 @pytest.mark.stat
 def test_count_sketch_breaks_the_bound_exactly_where_heavy_rows_meet():
-    """P(no two of 128 rows meet in 4096 places) = 0.14 a seed: 1e-7 that fewer than 1 of 8 do."""
+    """P(no two of 128 rows meet in 4096 places) = 0.14 a seed: fewer than two of 8 do by 1e-5."""
     met, eps = [], []
     for seed in range(8):
         s = CountSketch(K, M, rng=seed)
@@ -61,7 +60,7 @@ def test_count_sketch_breaks_the_bound_exactly_where_heavy_rows_meet():
         met.append(len(np.unique(places)) < D)
         eps.append(worst(s))
     met, eps = np.array(met), np.array(eps)
-    assert met.sum() >= 4
+    assert met.sum() >= 2
     assert (eps[met] > 1).mean() >= 0.5
     assert eps[met].max() > 3
     assert (eps[~met] <= 1).all()
