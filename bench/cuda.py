@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 from linalgk_bench import cuda_problems, machine, report
-from linalgk_bench.cuda_problems import Contender, Problem
+from linalgk_bench.cuda_parts import Contender, Problem
 from linalgk_bench.peers import LINALGK, versions
 from linalgk_bench.problems import Target, matches
 from linalgk_bench.run import dumps, rounded

@@ -5,12 +5,12 @@ Everything here is written for the array module of the device, and so runs with 
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
+from linalgk_bench import cuda_sketch
+from linalgk_bench.cuda_parts import Contender, Judge, Problem, torch_missing
 from linalgk_bench.matfun import _flops
 from linalgk_bench.peers import LINALGK
 from linalgk_bench.problems import Array, Target
@@ -19,81 +19,6 @@ CUPY_EIGH, TORCH_EIGH = "cupy eigh", "torch eigh"
 KAPPA = 1e3
 # Members of a double precision batch that are compared with an oracle in higher precision.
 SPOT_CHECKS = 16
-
-Judge = Callable[[Any], float]
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """One job on one set of seeded matrices on the device.
-
-    Attributes
-    ----------
-    name : str
-        Unique; words joined by hyphens, to be selected with ``-k``.
-    function : str
-        The public function of linalgk that does the job on ``(a, *args)`` with `options`.
-    make : callable
-        From the device to the matrices on it.
-    judge : callable
-        From the device and the matrices to a function that measures the error of an answer.
-    power : float or None
-        The answer is this power of the positive definite matrices; None for the other functions.
-    measure : {"error", "residual"}
-        What `judge` measures; an error is relative to the true answer, in the Frobenius norm.
-    flops, nbytes : float
-        Model of the least arithmetic and memory traffic, the same for all contenders.
-    error_bound : float or None
-        The error that the targets are conditional on.
-    tier : {"target", "gallery"}
-        ``--quick`` runs the targets only.
-    """
-
-    name: str
-    function: str
-    shape: tuple[int, ...]
-    dtype: str
-    make: Callable[[Any], Any]
-    judge: Callable[[Any, Any], Judge]
-    flops: float
-    nbytes: float
-    args: tuple[Any, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    power: float | None = None
-    measure: Literal["error", "residual"] = "error"
-    targets: tuple[Target, ...] = ()
-    error_bound: float | None = None
-    tier: Literal["target", "gallery"] = "gallery"
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One way to solve the problems.
-
-    Attributes
-    ----------
-    name : str
-        As printed and as named by targets.
-    accepts : callable
-        Whether the contender can be asked to solve a problem.
-    prepare : callable
-        From the device, the problem and its matrices to a call without arguments that solves it
-        into freshly allocated output.
-    missing : callable
-        Why the contender cannot take part on this machine; empty if it can.
-    yardstick : bool
-        True when the output is not judged.
-    on_host : bool
-        True for a yardstick of the CPU, which the wall clock times, once.
-    """
-
-    name: str
-    accepts: Callable[[Problem], bool]
-    prepare: Callable[[Any, Problem, Any], Callable[[], Any]]
-    missing: Callable[[], str] = lambda: ""
-    yardstick: bool = False
-    on_host: bool = False
-
 
 # --- matrices and errors ---------------------------------------------------------------------
 
@@ -290,21 +215,34 @@ PROBLEMS: list[Problem] = [
     root_problem("sqrtm", (2048, 2048), "float64"),
     root_problem("sqrtm", (4096, 4096), tol=1e-5),
     root_problem("invsqrtm", (8192, 64, 64)),
+    *cuda_sketch.PROBLEMS,
 ]
 
 
 # --- contenders ------------------------------------------------------------------------------
 
 
-def _linalgk(_device: Any, problem: Problem, a: Any, **more: Any) -> Callable[[], Any]:
+def _linalgk(device: Any, problem: Problem, a: Any, **more: Any) -> Callable[[], Any]:
     import linalgk as lk
 
+    if problem.solve is not None:
+        return problem.solve(device, a)
     function, options = getattr(lk, problem.function), {**problem.options, **more}
     return lambda: function(a, *problem.args, **options)
 
 
 def _linalgk_nan(device: Any, problem: Problem, a: Any) -> Callable[[], Any]:
-    return _linalgk(device, problem, a, on_fail="nan")
+    import linalgk as lk
+
+    if problem.solve is None:
+        return _linalgk(device, problem, a, on_fail="nan")
+    call = problem.solve(device, a)
+
+    def never_waits() -> Any:
+        with lk.config_context(on_fail="nan"):
+            return call()
+
+    return never_waits
 
 
 def _cupy_eigh(device: Any, problem: Problem, a: Any) -> Callable[[], Any]:
@@ -319,15 +257,6 @@ def _cupy_eigh(device: Any, problem: Problem, a: Any) -> Callable[[], Any]:
 
 def _cupy_eigh_alone(device: Any, _problem: Problem, a: Any) -> Callable[[], Any]:
     return lambda: device.xp.linalg.eigh(a)
-
-
-def _torch_missing() -> str:
-    spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
-        return "torch is not installed"
-    import torch
-
-    return "" if torch.cuda.is_available() else f"torch {torch.__version__} finds no CUDA device"
 
 
 def _torch_eigh(_device: Any, problem: Problem, a: Any) -> Callable[[], Any]:
@@ -354,7 +283,11 @@ def _definite(problem: Problem) -> bool:
 
 
 def _general(problem: Problem) -> bool:
-    return problem.power is None
+    return problem.options.get("assume_a") == "gen"
+
+
+def _looks(problem: Problem) -> bool:
+    return problem.looks
 
 
 def _anything(_problem: Problem) -> bool:
@@ -364,12 +297,13 @@ def _anything(_problem: Problem) -> bool:
 CONTENDERS: list[Contender] = [
     Contender(LINALGK, _anything, _linalgk),
     # never waits for the device
-    Contender(f"{LINALGK} (on_fail='nan')", _anything, _linalgk_nan),
+    Contender(f"{LINALGK} (on_fail='nan')", _looks, _linalgk_nan),
     Contender(CUPY_EIGH, _definite, _cupy_eigh),
     Contender(f"{CUPY_EIGH} alone", _definite, _cupy_eigh_alone, yardstick=True),
-    Contender(TORCH_EIGH, _definite, _torch_eigh, _torch_missing),
+    Contender(TORCH_EIGH, _definite, _torch_eigh, torch_missing),
     # no library on the GPU has these functions
     Contender("scipy on the CPU", _general, _scipy, yardstick=True, on_host=True),
+    *cuda_sketch.CONTENDERS,
 ]
 
 

@@ -15,9 +15,8 @@ CASES = [
     for dtype in chosen.dtypes
 ]
 # Those whose arrays share a batch axis in front.
-BATCHED = [
-    case for case in CASES if case.values[0].room == "matfun" or case.values[0].name == "fwht"
-]
+UNBATCHED = {op.name for op in lk.ops() if op.room == "sketch"} - {"fwht"}
+BATCHED = [case for case in CASES if str(case.id).split("-")[0] not in UNBATCHED]
 # Products of BLAS are the same but for rounding; everything else of that room to the bit.
 ROUNDED = ("dense_apply", "dense_gather")
 ON_A_GPU = [case for case in CASES if "-cuda-" in str(case.id)]

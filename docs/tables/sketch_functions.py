@@ -1,5 +1,8 @@
 """The same table for the room of sketches."""
 
 import runpy
+from pathlib import Path
 
-runpy.run_path("functions.py", {"ROOM": "sketch"})
+import rst
+
+runpy.run_path(str(Path(rst.__file__).with_name("functions.py")), {"ROOM": "sketch"})

@@ -94,8 +94,10 @@ class Accumulator:
         Raises
         ------
         ValueError
-            If rows lie outside the operator or have come before, or hold NaN or infinity; the sum
-            is then what it was.
+            If rows lie outside the operator or have come before, or hold NaN or infinity.
+        TypeError
+            If they are of a wider dtype than the sum or of another library. In either case the sum
+            is what it was.
         """
         offset = _validate.integer("offset", offset, 0)
         rows = self._checked(block, offset)
@@ -337,8 +339,9 @@ class Accumulator:
 
     def _operator(self) -> dict[str, Any]:
         """What tells the operator from others, as plain numbers."""
-        kind, s = type(self.sketch).__name__, self.sketch
-        return {"kind": kind, "key": [int(x) for x in s.key], "d": self._d} | s._state()
+        key = [int(x) for x in self.sketch.key]
+        more = {"kind": type(self.sketch).__name__, "key": key, "d": self._d}
+        return {**more, **self.sketch._state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` of an accumulator of the same operator gave."""

@@ -21,12 +21,6 @@ class _Dense(Sketch):
     _normal: ClassVar[bool]
     _tag: ClassVar[int]
 
-    def __init__(
-        self, k: int, m: int | None = None, *, rng: Any = None, dtype: Any = None, xp: Any = None,
-        device: Any = None,
-    ) -> None:  # fmt: skip
-        super().__init__(size(k), m, rng, dtype, xp, device)
-
     @property
     def scale(self) -> float:
         """``1 / sqrt(k)``; of complex entries, whose two parts have variance one, 1 / sqrt(2 k)."""
@@ -144,6 +138,12 @@ class Gaussian(_Dense):
 
     _normal, _tag = True, GAUSSIAN
 
+    def __init__(
+        self, k: int, m: int | None = None, *, rng: Any = None, dtype: Any = None, xp: Any = None,
+        device: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(size(k), m, rng, dtype, xp, device)
+
 
 class Rademacher(_Dense):
     r"""Independent signs times :math:`k^{-1/2}`.
@@ -171,8 +171,11 @@ class Rademacher(_Dense):
 
     _normal, _tag = False, RADEMACHER
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self, k: int, m: int | None = None, *, rng: Any = None, dtype: Any = None, xp: Any = None,
+        device: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(size(k), m, rng, dtype, xp, device)
         if self._complex:
             msg = "dtype: signs are real; use Gaussian(dtype='complex128') for complex entries"
             raise TypeError(msg)

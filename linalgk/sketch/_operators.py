@@ -231,7 +231,7 @@ class Sketch:
         d : int, optional
             Columns of the data; None for a vector.
         dtype : dtype, optional
-            Of the data, else that of the first block.
+            Of the sums, else that of the first block; blocks that would lose by it are refused.
 
         Returns
         -------

@@ -310,6 +310,12 @@ class TensorSketch(_Modes, Hashed):
     (64,)
     """
 
+    def __init__(
+        self, k: int, shape: Any, *, rng: Any = None, dtype: Any = None, xp: Any = None,
+        device: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(k, shape, rng=rng, dtype=dtype, xp=xp, device=device)
+
     def grow(self, k: int, /) -> NoReturn:
         """Refused: with another k all places change."""
         msg = f"grow: a TensorSketch cannot grow; make one with k = {k}"
@@ -455,6 +461,12 @@ class KroneckerSRHT(_Modes):
     """
 
     _op = FWHT
+
+    def __init__(
+        self, k: int, shape: Any, *, rng: Any = None, dtype: Any = None, xp: Any = None,
+        device: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(k, shape, rng=rng, dtype=dtype, xp=xp, device=device)
 
     @property
     def scale(self) -> float:

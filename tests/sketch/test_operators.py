@@ -174,6 +174,19 @@ def test_vectors_and_stacks(family):
 
 
 @families
+def test_many_rows(family):
+    """Several blocks and tiles, begun within one of each: dense, sparse and transposed."""
+    m, begin = BLOCK + 1500, 700
+    s = make(family, 13, m + begin)[:, begin:]
+    a, y = sketched.data(m, 2), sketched.data(s.shape[0], 2)
+    close(s @ a, s, a)
+    few = a * (np.arange(m) % 7 == 3)[:, None]
+    close(s @ scipy.sparse.csr_array(few), s, few)
+    close(s.T @ y, s, y, transpose=True)
+    close(s.accumulator(2).update(a[9:], offset=9).update(a[:9], offset=0).result(), s, a)
+
+
+@families
 @pytest.mark.parametrize("dtype", ["float32", "int64", "complex128"])
 def test_nothing_to_multiply(family, dtype):
     s = make(family, K, M)
