@@ -115,7 +115,7 @@ def _name(*words: Any) -> str:
 
 
 def _bytes(dtype: str, count: float) -> float:
-    return np.dtype(dtype).itemsize * float(count)
+    return np.dtype(dtype).itemsize * count
 
 
 def transform_problem(shape: tuple[int, ...], dtype: str) -> Problem:
@@ -131,7 +131,7 @@ def transform_problem(shape: tuple[int, ...], dtype: str) -> Problem:
         options={"axis": 0},
         looks=False,
         flops=float(p * np.prod(shape)),
-        nbytes=_bytes(dtype, 2 * np.prod(shape)),
+        nbytes=_bytes(dtype, 2.0 * float(np.prod(shape))),
         error_bound=p * float(np.finfo(dtype).eps),
     )
 

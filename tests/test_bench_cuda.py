@@ -1,16 +1,20 @@
 """The comparison on a GPU, with NumPy and the wall clock in the place of CuPy and its events."""
 
+import dataclasses
 import functools
 import json
+import operator
 import shutil
+import sys
 import types
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import pytest
-from linalgk_bench import cuda, cuda_problems, report, run
-from linalgk_bench.cuda_problems import CUPY_EIGH, TORCH_EIGH, Contender
+from faked import FakeCupy, fake_cupyx, tiny_roots, tiny_sketches
+from linalgk_bench import cuda, cuda_parts, cuda_problems, cuda_sketch, report, run
+from linalgk_bench.cuda_parts import Contender
+from linalgk_bench.cuda_problems import CUPY_EIGH, TORCH_EIGH
 from linalgk_bench.peers import LINALGK
 from linalgk_bench.problems import Target
 
@@ -21,52 +25,7 @@ TINY = ["--rounds", "2", "--budget", "0.001"]
 NAN = "linalgk (on_fail='nan')"
 
 
-# --- a device of NumPy ---------------------------------------------------------------------------
-
-
-class FakeEvent:
-    def record(self, stream):
-        assert stream == "default stream"
-        self.time = perf_counter()
-
-    def synchronize(self):
-        self.time += 0  # a recorded event has a time
-
-
-class FakeCupy(types.ModuleType):
-    """What the bench uses of CuPy; all that computes is NumPy's."""
-
-    __version__ = "0.1"
-
-    def __init__(self, devices=1):
-        super().__init__("fake")
-        properties = {
-            "name": b"Test Device (1)", "major": 9, "minor": 0, "multiProcessorCount": 2,
-            "l2CacheSize": 2**21, "totalGlobalMem": 2**26,
-        }  # fmt: skip
-        runtime = types.SimpleNamespace(
-            getDevice=lambda: 0,
-            getDeviceCount=lambda: devices,
-            getDeviceProperties=lambda _: properties,
-            deviceSynchronize=lambda: None,
-            driverGetVersion=lambda: 13020,
-            runtimeGetVersion=lambda: 12090,
-        )
-        self.cuda = types.SimpleNamespace(
-            runtime=runtime,
-            Event=FakeEvent,
-            Stream=types.SimpleNamespace(null="default stream"),
-            get_elapsed_time=lambda start, end: 1e3 * (end.time - start.time),
-        )
-
-    def __getattr__(self, name):
-        return getattr(np, name)
-
-    def asnumpy(self, x):
-        return np.array(x)
-
-    def get_default_memory_pool(self):
-        return types.SimpleNamespace(free_all_blocks=lambda: None)
+# --- what is run ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -74,25 +33,30 @@ def device():
     return cuda.Device(FakeCupy())
 
 
-def tiny_problems():
-    """One of every kind in the list."""
-    root, general = cuda_problems.root_problem, cuda_problems.general_problem
-    return [
-        root("invsqrtm", (5, 6, 6), targets=(Target(CUPY_EIGH, 1e-9),), tier="target"),
-        root("sqrtm", (12, 12), tol=1e-5, targets=(Target(CUPY_EIGH, 1e9),), tier="target"),
-        general("sqrtm", 8, cuda_problems._square_residual, error_bound=1e-10),
-        root("invsqrtm", (40, 6, 6), "float64"),
-        root("inv_root", (2, 9, 9), p=4),
-        general("signm", 9, cuda_problems._sign_residual),
-        general("logm", 8, cuda_problems._log_residual),
-        root("sqrtm", (10, 10), "float64"),
-    ]
+def rivals(problem):
+    """Who else has to be there."""
+    if problem.power:
+        return {NAN, CUPY_EIGH, f"{CUPY_EIGH} alone", TORCH_EIGH}
+    if problem.solve is None and problem.function != "fwht":
+        return {NAN, "scipy on the CPU"}
+    csr = {NAN, cuda_sketch.CSR, cuda_sketch.CSR_F}
+    numbers = {"words": {cuda_sketch.GENERATOR}}
+    numbers["normals"] = numbers["words"] | {cuda_sketch.CURAND, cuda_sketch.TORCH_RANDN}
+    return {
+        "fwht": {cuda_sketch.RADIX, cuda_sketch.GEMM, cuda_sketch.DCT, cuda_sketch.HOST_DCT},
+        "sketch.SparseStack": csr,
+        "sketch.CountSketch": csr | {cuda_sketch.SCATTER, cuda_sketch.ATOMICS},
+        "sketch.SRHT": {NAN, cuda_sketch.DCT_SKETCH},
+        "sketch.Philox": numbers.get(problem.options.get("kind")),
+    }[problem.function]
 
 
 @pytest.fixture
 def fake(monkeypatch):
     monkeypatch.setattr(cuda, "_import_cupy", FakeCupy)
-    monkeypatch.setattr(cuda_problems, "PROBLEMS", tiny_problems())
+    monkeypatch.setattr(cuda_problems, "PROBLEMS", tiny_roots() + tiny_sketches())
+    for name, module in fake_cupyx().items():
+        monkeypatch.setitem(sys.modules, name, module)
 
 
 def check_rst(page):
@@ -111,12 +75,14 @@ def test_lists_are_sane():
     tiers = [p.tier for p in problems]
     assert tiers == sorted(tiers, reverse=True)  # targets first
     for problem in problems:
-        assert callable(getattr(lk, problem.function))
+        assert callable(operator.attrgetter(problem.function)(lk))
         assert all(part.isascii() and "/" not in part for part in problem.name.split("-"))
         assert by_name[LINALGK].accepts(problem)
-        assert by_name[NAN].accepts(problem)
-        assert problem.flops > 0
-        assert problem.nbytes == 2 * np.prod(problem.shape) * np.dtype(problem.dtype).itemsize
+        assert {c.name for c in contenders if c.accepts(problem)} == {LINALGK} | rivals(problem)
+        assert problem.flops > 0 or problem.function == "sketch.Philox"
+        written = problem.options.get("k", 0) * problem.shape[-1] or np.prod(problem.shape)
+        read = 0 if problem.function == "sketch.Philox" else np.prod(problem.shape)
+        assert problem.nbytes == (read + written) * np.dtype(problem.dtype).itemsize
         assert all(by_name[target.against].accepts(problem) for target in problem.targets)
         assert problem.tier == "target" or not problem.targets
     promised = {p.name: [t.bound for t in p.targets] for p in problems if p.tier == "target"}
@@ -151,7 +117,7 @@ def test_the_host_decomposes_where_the_device_cannot(device, monkeypatch):
     assert (cuda_problems.spd_matrices(device, (2, 4, 4), "float32", 10.0) == expected).all()
 
 
-@pytest.mark.parametrize("problem", tiny_problems(), ids=lambda p: p.name)
+@pytest.mark.parametrize("problem", tiny_roots(), ids=lambda p: p.name)
 def test_judges_tell_right_from_wrong(device, problem):
     a = problem.make(device)
     assert a.shape == problem.shape
@@ -242,9 +208,17 @@ def test_cupy_has_what_is_asked_of_it():
         cuda.runtime.getDeviceCount cuda.runtime.getDeviceProperties cuda.runtime.driverGetVersion
         cuda.runtime.runtimeGetVersion cuda.runtime.deviceSynchronize asnumpy asarray copyto
         get_default_memory_pool from_dlpack linalg.eigh linalg.qr matmul swapaxes zeros empty_like
-        sqrt sum max trace eye ndarray"""
+        sqrt sum max trace eye ndarray reshape stack asfortranarray ElementwiseKernel
+        random.default_rng random.RandomState random.Generator.integers
+        random.Generator.standard_normal"""
     for name in names.split():
         assert functools.reduce(getattr, name.split("."), cupy) is not None
+    import cupyx.scipy.fft
+    import cupyx.scipy.sparse
+
+    assert callable(cupyx.scatter_add)
+    assert callable(cupyx.scipy.fft.dct)
+    assert callable(cupyx.scipy.sparse.csr_matrix)
 
 
 @pytest.mark.parametrize("cause", ["no CuPy", "no driver", "no device"])
@@ -277,14 +251,14 @@ def contender(name, call, **rest):
 
 
 def contest(device, contenders, *, rounds=2, clock=None):
-    problem = tiny_problems()[0]
+    problem = tiny_roots()[0]
     return cuda.run_contest(
         device, problem, contenders, rounds, 1e-4, clock or cuda.Clock(1e3)
     )  # fmt: skip
 
 
 def answer():
-    problem = tiny_problems()[0]
+    problem = tiny_roots()[0]
     return lk.invsqrtm(problem.make(cuda.Device(FakeCupy())))
 
 
@@ -384,12 +358,9 @@ def test_the_whole_command(fake, monkeypatch, tmp_path, capsys):
     broken = Contender("broken", lambda p: p.name.startswith("sqrtm-8"), lambda *_: 1 / 0)
     absent = contender("absent", answer, missing=lambda: "absent is not installed")
     unwell = contender("unwell", answer, missing=lambda: 1 / 0)
-    torch = next(c for c in cuda_problems.CONTENDERS if c.name == TORCH_EIGH)
-    others = [c for c in cuda_problems.CONTENDERS if c is not torch]
-    on_cpu = Contender(torch.name, torch.accepts, torch.prepare)
-    monkeypatch.setattr(
-        cuda_problems, "CONTENDERS", [*others, on_cpu, broken, absent, unwell]
-    )  # fmt: skip
+    # PyTorch's take part on the CPU
+    usual = [dataclasses.replace(c, missing=lambda: "") for c in cuda_problems.CONTENDERS]
+    monkeypatch.setattr(cuda_problems, "CONTENDERS", [*usual, broken, absent, unwell])
     assert cli.main(["bench", "--device", "cuda", "--json", str(tmp_path / "new"), *TINY]) == 0
     printed = capsys.readouterr().out
     path = tmp_path / "new" / "test-device-1.json"
@@ -406,13 +377,11 @@ def test_the_whole_command(fake, monkeypatch, tmp_path, capsys):
     }
     assert result["skipped"] == {}
 
-    definite = {LINALGK, NAN, CUPY_EIGH, f"{CUPY_EIGH} alone", TORCH_EIGH}
+    yardsticks = {c.name for c in usual if c.yardstick}
     for problem in cuda_problems.PROBLEMS:
         rows = {r["contender"]: r for r in result["rows"] if r["problem"] == problem.name}
-        general = {LINALGK, NAN, "scipy on the CPU"}
-        if problem.name.startswith("sqrtm-8"):
-            general.add("broken")
-        assert set(rows) == (definite if problem.power else general)
+        more = {"broken"} if problem.name.startswith("sqrtm-8") else set()
+        assert set(rows) == {LINALGK} | rivals(problem) | more
         assert rows[LINALGK]["ratio"] == 1
         for name, row in rows.items():
             if name == "broken":
@@ -420,13 +389,15 @@ def test_the_whole_command(fake, monkeypatch, tmp_path, capsys):
                 continue
             assert "failed" not in row, row
             assert row["ratio"] == pytest.approx(row["hot"] / rows[LINALGK]["hot"], rel=1e-3)
-            if name in (f"{CUPY_EIGH} alone", "scipy on the CPU"):
+            if name in yardsticks:
                 assert row["error"] is None
                 assert "of_copy" not in row
             else:
                 assert row["error"] <= (problem.error_bound or 1e-12)
-                share = row["flops"] / row["flushed"] / result["ceilings"][f"gemm_{row['dtype']}"]
-                assert row["of_gemm"] == pytest.approx(share, rel=1e-2)
+                if row["dtype"] != "uint32":
+                    rate = result["ceilings"][f"gemm_{row['dtype']}"]
+                    share = row["flops"] / row["flushed"] / rate
+                    assert row["of_gemm"] == pytest.approx(share, rel=1e-2)
                 share = row["bytes"] / row["flushed"] / result["ceilings"]["stream"]
                 assert row["of_copy"] == pytest.approx(share, rel=1e-2)
 
@@ -514,14 +485,14 @@ def test_the_way_of_an_answer_to_the_judge(device):
 
 
 def test_torch_is_left_out_by_name(monkeypatch):
-    monkeypatch.setattr(cuda_problems.importlib.util, "find_spec", lambda _: None)
-    assert cuda_problems._torch_missing() == "torch is not installed"
+    monkeypatch.setattr(cuda_parts.importlib.util, "find_spec", lambda _: None)
+    assert cuda_parts.torch_missing() == "torch is not installed"
     monkeypatch.undo()
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert cuda_problems._torch_missing().endswith("finds no CUDA device")
+    assert cuda_parts.torch_missing().endswith("finds no CUDA device")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert cuda_problems._torch_missing() == ""
+    assert cuda_parts.torch_missing() == ""
 
 
 # --- targets and pages ---------------------------------------------------------------------------

@@ -117,7 +117,9 @@ def test_refusals():
         lk.plan(lk.sqrtm, a, assume_a="gen")
     with pytest.raises(ValueError, match="out"):
         lk.plan(lk.sqrtm, a, assume_a="pos", out=a)
-    with pytest.raises(TypeError, match="no plans; there are plans for fwht, inv_root, invsqrtm, sqrtm"):
+    with pytest.raises(
+        TypeError, match="no plans; there are plans for fwht, inv_root, invsqrtm, sqrtm"
+    ):
         lk.plan(lk.logm, a)
     with pytest.raises(TypeError, match="public function"):
         lk.plan(np.linalg.inv, a)

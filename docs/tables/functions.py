@@ -4,6 +4,12 @@ from rst import code, list_table
 
 import linalgk as lk
 
+
+def path(f):
+    """Where users find it: in the flat namespace, or in the module of its room."""
+    return f"linalgk.{f.name}" if f.name in lk.__all__ else f"linalgk.{f.room}.{f.name}"
+
+
 ROOM = globals().get("ROOM", "matfun")
 rows = []
 for f in lk.functions():
@@ -13,7 +19,7 @@ for f in lk.functions():
     features = [name for name in ("gradient", "jit", "rng", "plan") if getattr(f, name)]
     rows.append(
         [
-            f":py:func:`~linalgk.{f.name}`",
+            f":py:func:`~{path(f)}`",
             first,
             code(f.methods),
             ", ".join(f.accepts),

@@ -35,7 +35,7 @@ BLOCK = 1 << 14
 # What a panel of the result may take of the second-level cache.
 _PANEL_BYTES = 3 << 18
 # Rows that are copied together where the data are not in row order.
-_STRIP = 512
+_STRIP = 1024
 # Additions that cost less than waking a second thread.
 _SMALL = 1 << 18
 # Columns of a sparse matrix whose results are written together.

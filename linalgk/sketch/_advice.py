@@ -533,4 +533,4 @@ def _cost(proof: _Proof, m: int | None, n: int) -> float:
 def explain_recommend(m: Any, n: Any, /, **options: Any) -> Explanation:
     """What a call of recommend would give."""
     advice = recommend(m, n, **options)
-    return Explanation("recommend", advice.family, advice.reason, {}, 1e4, 0.0)
+    return Explanation("recommend", advice.family, advice.reason, {}, 1e4, 1e3)

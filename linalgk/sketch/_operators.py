@@ -276,6 +276,9 @@ class Sketch:
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         self.layout = state.pop("layout")
+        if self.layout != LAYOUT:
+            msg = f"pickle: has layout {self.layout} of the stream; this release makes {LAYOUT}"
+            raise ValueError(msg)
         xp, device = state.pop("xp"), state.pop("device")
         self._key = Key(*state.pop("key"))
         self._xp, self._device = imported(xp), device or None

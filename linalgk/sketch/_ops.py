@@ -285,7 +285,8 @@ def stack_gather(y: Any, h: Any, scale: float, threads: int = 1) -> Any:
 
 
 def _entries(like: Any, rows: int, cols: int, normal: bool, *where: int) -> Any:
-    return (normal_tile if normal else sign_tile)(like, rows, cols, *where)
+    # by the op, so that a device makes its own tiles
+    return (NORMAL_TILE if normal else SIGN_TILE)(like, rows, cols, *where, 1)
 
 
 def dense_apply(

@@ -139,12 +139,13 @@ def test_rows_that_have_not_come(family):
 
 
 def test_missing_blocks():
-    m = 4 * BLOCK
-    s, a = lk.sketch.SparseStack(16, m, rng=0), sketched.data(BLOCK + 5, 1)
-    acc = s.accumulator(1).update(a, offset=2 * BLOCK - 2)
-    assert acc.missing == [(0, 2 * BLOCK - 2), (3 * BLOCK + 3, m)]
-    filled = np.zeros((m, 1))
-    filled[2 * BLOCK - 2 : 3 * BLOCK + 3] = a
+    """What is there is added in ascending order, too: three sums of one size that stand apart."""
+    m, half = 5 * BLOCK, BLOCK // 2
+    s, a = lk.sketch.SparseStack(16, m, rng=0), sketched.data(2 * BLOCK + 5, 3)
+    acc = s.accumulator(3).update(a, offset=BLOCK + half)
+    assert acc.missing == [(0, BLOCK + half), (3 * BLOCK + half + 5, m)]
+    filled = np.zeros((m, 3))
+    filled[BLOCK + half : 3 * BLOCK + half + 5] = a
     same_bits(acc.result(partial=True), s @ filled)
 
 

@@ -72,6 +72,25 @@ def test_a_stack_adds_in_one_order(nnz, n, dtype):
     same_bits(s @ scipy.sparse.csr_array(a), want)
 
 
+@exact
+def test_parts_of_more_rows_than_are_taken_at_once(family):
+    """Taken at once are whole blocks, wherever the part begins."""
+    begin, m = 5000, 9 * BLOCK + 33
+    s, a = make(family, 104, None)[:, begin : begin + m], sketched.data(m, 1, dtype="float32")
+    want = s @ a
+    if isinstance(s, lk.sketch.SparseStack):
+        same_bits(want, stacked(s, a))
+    same_bits(s.accumulator(1).update(a, offset=0).result(), want)
+    same_bits(s @ scipy.sparse.csr_array(a), want)
+
+
+@pytest.mark.parametrize(("k", "nnz", "n"), [(96_000, 8, 9), (50_000, 1, 40), (6, 2, 3)])
+def test_a_stack_of_more_rows_than_a_cache_holds(k, nnz, n):
+    s = lk.sketch.SparseStack(k, None, nnz=nnz, rng=1)[:, BLOCK - 300 : BLOCK + 500]
+    a = sketched.data(800, n, dtype="float32")
+    same_bits(s @ a, stacked(s, a))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("block", [128, 512])
 def test_a_hadamard_sketch_adds_in_one_order(block, dtype):
@@ -209,15 +228,18 @@ def test_blocks_of_rows(family):
         same_bits(s @ blocks, s @ a)
 
 
-def test_zeros_keep_their_signs():
+@pytest.mark.parametrize("block", [64, 1024])
+def test_zeros_keep_their_signs(block):
     """A transform of zeros has zeros of both signs, and an accumulator must not lose them."""
-    s = lk.sketch.SRHT(64, 1000, rng=0, block=64)
+    s = lk.sketch.SRHT(64, 1000, rng=0, block=block)
     a = np.zeros((1000, 2))
     a[::3] = -0.0
     acc = s.accumulator(2)
     for low in (640, 0, 320):
         acc.update(a[low : low + 320], offset=low)
-    same_bits(acc.update(a[960:], offset=960).result(), s @ a)
+    want = s @ a
+    assert np.signbit(want).any() == (block == 1024)
+    same_bits(acc.update(a[960:], offset=960).result(), want)
 
 
 # --- Devices -------------------------------------------------------------------------------------

@@ -64,6 +64,15 @@ def test_vectors_parts_and_the_other_side(a):
     same_bits((s @ (lazy * 2) + 1).compute(), s @ (a * 2) + 1)
 
 
+def test_several_sketches_of_one_array(a):
+    """Tasks of different operators are different; of the same one they are the same."""
+    lazy = da.from_array(a, chunks=(9000, N))
+    sketches = [make("stack8", K, M, rng=seed) for seed in (1, 2)] + [make("count", K, M, rng=1)]
+    for got, s in zip(dask.compute(*[s @ lazy for s in sketches]), sketches, strict=True):
+        same_bits(got, s @ a)
+    assert (sketches[0] @ lazy).name == (make("stack8", K, M, rng=1) @ lazy).name
+
+
 def test_dtypes():
     counts = np.arange(600).reshape(300, 2) % 13
     s = make("stack8", K, 300)

@@ -69,6 +69,21 @@ def test_entries_of_normals():
     np.testing.assert_allclose(small, s.toarray(), rtol=2e-7)
 
 
+def shuffled(key, n, k):
+    """The first k of a shuffle by Fisher and Yates, of 64-bit words."""
+    moved = {}
+    for i in range(k):
+        w = sketched.call(key, i, 0, 6)
+        at = i + ((w[0] << 32 | w[1]) * (n - i) >> 64)
+        moved[i], moved[at] = moved.get(at, at), moved.get(i, i)
+    return [moved[i] for i in range(k)]
+
+
+def test_rows_of_long_blocks():
+    s = lk.sketch.SRHT(300, None, rng=3, block=1 << 31)
+    assert s.rows.tolist() == shuffled(s.key, 1 << 31, 300)
+
+
 @pytest.mark.parametrize(("m", "block"), [(64, None), (300, 64), (100, 64), (1, 1)])
 def test_entries_of_a_hadamard_sketch(m, block):
     k = min(m, 50)
@@ -76,13 +91,7 @@ def test_entries_of_a_hadamard_sketch(m, block):
     n = s.block
     assert n == (block or 64)
     rows = s.rows
-    # a shuffle by Fisher and Yates of 64-bit words
-    left = list(range(n))
-    for i in range(k):
-        w = sketched.call(s.key, i, 0, 6)
-        at = i + ((w[0] << 32 | w[1]) * (n - i) >> 64)
-        left[i], left[at] = left[at], left[i]
-    assert rows.tolist() == left[:k]
+    assert rows.tolist() == shuffled(s.key, n, k)
     want = np.zeros((k, -(-m // n) * n))
     hadamard = scipy.linalg.hadamard(n)[rows]
     for b in range(-(-m // n)):
@@ -184,6 +193,17 @@ def test_many_rows(family):
     close(s @ scipy.sparse.csr_array(few), s, few)
     close(s.T @ y, s, y, transpose=True)
     close(s.accumulator(2).update(a[9:], offset=9).update(a[:9], offset=0).result(), s, a)
+
+
+def test_transforms_of_more_rows_than_are_taken_at_once():
+    m = (1 << 18) + 5
+    s, a = lk.sketch.SRHT(4, m, rng=0, block=1 << 18), sketched.data(m, 1)
+    close(s @ a, s, a)
+    close(s.accumulator(1).update(a[7:], offset=7).update(a[:7], offset=0).result(), s, a)
+    # more rows of the sketch than a block has by itself
+    s, x = lk.sketch.SRHT(1 << 15, 1 << 15, rng=0), sketched.data(1 << 15)
+    assert s.block == 1 << 15
+    np.testing.assert_allclose(s.T @ (s @ x), x, atol=1e-11 * abs(x).max())
 
 
 @families
@@ -367,6 +387,12 @@ def test_pickles_copies_and_equality(family):
     assert f"{K}" in repr(s)
     assert f"{M}" in repr(s)
     assert repr(s.T).endswith(".T")
+
+
+def test_pickles_of_another_stream():
+    s = make("stack8", K, M)
+    with pytest.raises(ValueError, match="has layout 2 of the stream; this release makes 1"):
+        s.__setstate__({**s.__getstate__(), "layout": 2})
 
 
 def test_kinds_are_not_equal():
