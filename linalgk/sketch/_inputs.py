@@ -230,7 +230,8 @@ def _sparse(s: Any, a: Any) -> Any:
     wanted = dtype_in(s, a.dtype)
     a = a if a.dtype == wanted else a.astype(wanted)
     total, m = None, a.shape[0]
-    pieces = s._pieces(m)
+    # each piece reads and writes the whole result, which may be larger than sparse data
+    pieces = s._pieces(m, chunks=8)
     if len(pieces) > 1:
         a = a.tocsr()
     for begin, end in pieces:
@@ -289,6 +290,14 @@ def _jax() -> Any:
     return _jax_sketch
 
 
+def _runs(op: Any, like: Any) -> dict[str, str]:
+    """The implementation of an operator's primitive for such an array."""
+    if op is None:
+        return {}
+    chosen, why = op.choose(like)
+    return {op.name: why if chosen is not None else f"reference: {why}"}
+
+
 def explain(s: Any, a: Any) -> Explanation:
     """What ``S @ a`` would run."""
     name, k = f"{type(s).__name__} @ a", s.shape[0]
@@ -306,7 +315,8 @@ def explain(s: Any, a: Any) -> Explanation:
         return Explanation(name, "blocks", reason, {}, s._flops(rows, n), nbytes)
     if is_sparse(a) and s._sparse:
         reason = "only stored entries are added"
-        return Explanation(name, "sparse", reason, {}, s._flops(a.nnz, 1), 12.0 * a.nnz)
+        runs = _runs(s._sparse_op, np.empty(0, dtype_in(s, a.dtype)))
+        return Explanation(name, "sparse", reason, runs, s._flops(a.nnz, 1), 12.0 * a.nnz)
     if is_sparse(a) or is_cupyx(a):
         reason = f"rows are made dense, {s._block} at a time: slower than a dense array"
         return Explanation(name, "dense_blocks", reason, {}, s._flops(rows, n), nbytes)
@@ -317,9 +327,6 @@ def explain(s: Any, a: Any) -> Explanation:
     if mine is not None and mine.family == "jax" and _of_jax(a):
         reason = "values are traced or on a device of JAX: JAX's own additions"
         return Explanation(name, "jax", reason, {}, s._flops(rows, n), nbytes)
-    runs = {}
-    if s._op is not None and mine is not None:
-        like = np.empty(0, _xp.dtype_name(a)) if mine.family in ("torch", "jax") else a
-        chosen, why = s._op.choose(like)
-        runs[s._op.name] = why if chosen is not None else f"reference: {why}"
+    viewed = mine is not None and mine.family in ("torch", "jax")
+    runs = _runs(s._op, np.empty(0, _xp.dtype_name(a)) if viewed else a)
     return Explanation(name, "dense", "an array in memory", runs, s._flops(rows, n), nbytes)

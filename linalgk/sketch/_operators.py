@@ -216,9 +216,9 @@ class Sketch:
             total = self._add(rows, begin, total, end == m)
         return self._add(_inputs.rows_of(self, a), 0, None, True) if total is None else total
 
-    def _pieces(self, m: int) -> list[tuple[int, int]]:
-        """Ranges of data rows that end where a chunk does."""
-        step = max(self._chunk, self._block)
+    def _pieces(self, m: int, chunks: int = 1) -> list[tuple[int, int]]:
+        """Ranges of data rows that end where so many chunks do."""
+        step = max(chunks * self._chunk, self._block)
         first = -(-(self._start + 1) // step) * step - self._start
         ends = [0, *range(min(first, m), m, step), m] if m else []
         return list(itertools.pairwise(ends))
@@ -257,6 +257,7 @@ class Sketch:
 
     # what `explain` tells: the primitive, flops for n columns of m rows
     _op: Any = None
+    _sparse_op: Any = None
 
     def _flops(self, m: int, n: int) -> float:
         return 2.0 * float(self._k) * m * n

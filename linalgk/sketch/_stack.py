@@ -15,6 +15,7 @@ class Hashed(Sketch):
     """Columns of ``nnz`` signs, whose places are hashes."""
 
     _op = _ops.STACK_APPLY
+    _sparse_op = _ops.STACK_APPLY_CSC
     _sparse = True
     _nnz = 1
 

@@ -89,6 +89,9 @@ def test_a_stack_of_more_rows_than_a_cache_holds(k, nnz, n):
     s = lk.sketch.SparseStack(k, None, nnz=nnz, rng=1)[:, BLOCK - 300 : BLOCK + 500]
     a = sketched.data(800, n, dtype="float32")
     same_bits(s @ a, stacked(s, a))
+    # more of them than a sparse matrix has entries in a column of a block
+    few = a * (np.arange(800) % 61 == 9)[:, None]
+    same_bits(s @ scipy.sparse.csr_array(few), stacked(s, few))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

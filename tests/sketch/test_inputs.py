@@ -185,7 +185,10 @@ def test_sparse_bits_are_the_dense_ones():
     value = sketched.data(6000, dtype="float32")
     a = scipy.sparse.csr_array((value, np.divmod(where, 5)), shape=(rows, 5))
     dense = a.toarray()
-    for s in (make("stack8", 64, rows), make("count", 64, rows), make("stack13", 65, None)):
+    for s in (
+        make("stack8", 64, rows), make("count", 64, rows), make("stack13", 65, None),
+        make("stack8", 4000, rows),
+    ):  # fmt: skip
         for begin in (0, 5000, BLOCK):
             want = s[:, begin:] @ dense[begin:]
             same_bits(s[:, begin:] @ a[begin:], want)
