@@ -35,7 +35,7 @@ BLOCK = 1 << 14
 # What a panel of the result may take of the second-level cache.
 _PANEL_BYTES = 3 << 18
 # Rows that are copied together where the data are not in row order.
-_STRIP = 1024
+_STRIP = 256
 # Additions that cost less than waking a second thread.
 _SMALL = 1 << 18
 # Columns of a sparse matrix whose results are written together.
@@ -51,8 +51,6 @@ def _copy(strip, a, row_step, col_step, planes, row, rows, col, cols, width, lan
     for c in range(0, whole_cols, lanes):
         for i in range(0, whole_rows, lanes):
             at = row + i + (col + c) * col_step
-            for v in range(lanes):
-                prefetch(a, at + v * col_step + 64)
             transpose(a, at, col_step, strip, i * width + c, width)
     for c in range(width):
         begin = whole_rows if c < whole_cols else 0
@@ -67,11 +65,18 @@ def _copy(strip, a, row_step, col_step, planes, row, rows, col, cols, width, lan
 
 
 @_helper
-def _scatter4(panel, signs, a, step, rows, h, low, high, row, base, lanes):
+def _scatter4(
+    panel, signs, a, step, rows, h, low, high, row, base, lanes, coming, ahead, shift, far, near
+):  # fmt: skip
+    """Row i also asks for what is read later: four registers of ``coming``, from element
+    ``ahead + (i >> shift) * far + (i & (2^shift - 1)) * near`` on.
+    """
+    rest = (1 << shift) - 1
     for i in range(rows):
         at = i * step
+        later = ahead + (i >> shift) * far + (i & rest) * near
         for v in range(4):
-            prefetch(a, at + 8 * step + v * lanes)
+            prefetch(coming, later + v * lanes)
         # the product with a sign is exact, so that fusing it changes nothing
         v0 = load(a, at)
         v1 = load(a, at + lanes)
@@ -153,6 +158,9 @@ def _apply(
     other = allocate(signs, _STRIP * width + 16)
     strip = aligned(other)
     a = pointer(signs, data)
+    turn = 0
+    while width << (turn + 1) <= _STRIP:
+        turn += 1
     for item in range(start, stop):
         col = item % panels * width
         low = item // panels * nnz // groups
@@ -160,6 +168,8 @@ def _apply(
         base, k = low * rows_each, (high - low) * rows_each
         cols = min(width, n - col)
         direct = col_step == planes and cols == width
+        far = 0 if direct else col_step
+        near = row_step if direct else width
         row = 0
         while row < m:
             end = min(m, ((first + row) // BLOCK + 1) * BLOCK - first)
@@ -175,15 +185,35 @@ def _apply(
                 rows = end - row if direct else min(_STRIP, end - row)
                 if direct:
                     source, step = pointer(signs, data + (row * row_step + col) * size), row_step
+                    ahead, shift = (row + 8) * row_step + col, 40
                 else:
                     _copy(strip, a, row_step, col_step, planes, row, rows, col, cols, width, lanes)
                     source, step = strip, width
+                    # the next strip of data in column order, a piece of a column for each row
+                    ahead, shift = row + rows + col * col_step, turn
                 if vectors == 0:
                     _scatter_narrow(
                         panel, signs, source, step, rows, h, low, high, row, base, width
                     )
                 elif vectors == 4:
-                    _scatter4(panel, signs, source, step, rows, h, low, high, row, base, lanes)
+                    _scatter4(
+                        panel,
+                        signs,
+                        source,
+                        step,
+                        rows,
+                        h,
+                        low,
+                        high,
+                        row,
+                        base,
+                        lanes,
+                        a,
+                        ahead,
+                        shift,
+                        far,
+                        near,
+                    )
                 else:
                     _scatter_wide(
                         panel, signs, source, step, rows, h, low, high, row, base, lanes, vectors
