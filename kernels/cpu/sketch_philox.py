@@ -347,14 +347,14 @@ def normal_tile(like, rows, cols, k0, k1, row, col, tag, threads, out=None):
 
 @_njit
 def _sign_tile(out, k0, k1, row, col, tag, start, stop):
-    """Groups of 128 rows start to stop."""
+    """Columns start to stop."""
     words = np.empty((4, _CALLS), np.uint32)
-    rows, cols = out.shape
-    for group in range(start, stop):
+    rows = out.shape[0]
+    for group in range(row // 128, -(-(row + rows) // 128)):
         low = max(128 * group - row, 0)
         high = min(128 * group + 128 - row, rows)
-        for at in range(0, cols, _CALLS):
-            count = min(_CALLS, cols - at)
+        for at in range(start, stop, _CALLS):
+            count = min(_CALLS, stop - at)
             _calls(words, count, k0, k1, np.uint64(col + at), group, tag)
             for r in range(low, high):
                 bit = (row + r) % 128
@@ -367,13 +367,12 @@ def _sign_tile(out, k0, k1, row, col, tag, start, stop):
 def sign_tile(like, rows, cols, k0, k1, row, col, tag, threads, out=None):
     """Signs (rows, cols) of an operator from entry (row, col) on."""
     out = np.empty((rows, cols), like.real.dtype) if out is None else out
-    first, last = row // 128, -(-(row + rows) // 128)
-
-    def part(low, high):
-        # along the columns, because few operators have many groups of 128 rows
-        _sign_tile(out[:, low:high], k0, k1, row, col + low, tag, first, last)
-
-    run(part, cols, threads if rows * cols >= _SMALL else 1)
+    # along the columns, because few operators have many groups of 128 rows
+    run(
+        lambda low, high: _sign_tile(out, k0, k1, row, col, tag, low, high),
+        cols,
+        threads if rows * cols >= _SMALL else 1,
+    )
     return out
 
 

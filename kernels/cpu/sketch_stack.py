@@ -17,6 +17,7 @@ from ._simd import (
     add,
     aligned,
     allocate,
+    compact,
     fma,
     get,
     load,
@@ -45,6 +46,7 @@ _GROUP = 8
 @_helper
 def _copy(strip, a, row_step, col_step, planes, row, rows, col, cols, width, lanes):
     """Rows and columns of strided data as (rows, width), zeros where there are none."""
+    compact()
     whole_rows = whole_cols = 0
     if row_step == 1 and planes == 1:
         whole_rows, whole_cols = rows // lanes * lanes, cols // lanes * lanes
@@ -66,11 +68,12 @@ def _copy(strip, a, row_step, col_step, planes, row, rows, col, cols, width, lan
 
 @_helper
 def _scatter4(
-    panel, signs, a, step, rows, h, low, high, row, base, lanes, coming, ahead, shift, far, near
+    panel, signs, a, step, rows, h, m, low, high, row, base, lanes, coming, ahead, shift, far, near
 ):  # fmt: skip
     """Row i also asks for what is read later: four registers of ``coming``, from element
     ``ahead + (i >> shift) * far + (i & (2^shift - 1)) * near`` on.
     """
+    compact()
     rest = (1 << shift) - 1
     for i in range(rows):
         at = i * step
@@ -83,7 +86,7 @@ def _scatter4(
         v2 = load(a, at + 2 * lanes)
         v3 = load(a, at + 3 * lanes)
         for t in range(low, high):
-            place = np.intp(h[row + i, t])
+            place = np.intp(h[t * m + row + i])
             sign = splat(panel, np.float64(get(signs, place & 1)))
             to = ((place >> 1) - base) * (4 * lanes)
             store(panel, to, fma(sign, v0, load(panel, to)))
@@ -93,25 +96,27 @@ def _scatter4(
 
 
 @_helper
-def _scatter_narrow(panel, signs, a, step, rows, h, low, high, row, base, width):
+def _scatter_narrow(panel, signs, a, step, rows, h, m, low, high, row, base, width):
     """A column or two, entry by entry."""
+    compact()
     for i in range(rows):
         for t in range(low, high):
-            place = np.intp(h[row + i, t])
+            place = np.intp(h[t * m + row + i])
             sign, to = get(signs, place & 1), ((place >> 1) - base) * width
             for c in range(width):
                 put(panel, to + c, get(panel, to + c) + sign * get(a, i * step + c))
 
 
 @_helper
-def _scatter_wide(panel, signs, a, step, rows, h, low, high, row, base, lanes, vectors):
+def _scatter_wide(panel, signs, a, step, rows, h, m, low, high, row, base, lanes, vectors):
     """Any width; for one or two additions a row the wider the better."""
+    compact()
     for i in range(rows):
         at = i * step
         for v in range(vectors):
             prefetch(a, at + 8 * step + v * lanes)
         for t in range(low, high):
-            place = np.intp(h[row + i, t])
+            place = np.intp(h[t * m + row + i])
             sign = splat(panel, np.float64(get(signs, place & 1)))
             to = ((place >> 1) - base) * (vectors * lanes)
             for v in range(vectors):
@@ -122,6 +127,7 @@ def _scatter_wide(panel, signs, a, step, rows, h, low, high, row, base, lanes, v
 @_helper
 def _flush(out, panel, signs, k, width, lanes, at, cols, n, fresh, last):
     """Add a block's partial sums to the result; the scale after the last."""
+    compact()
     scale = splat(panel, np.float64(get(signs, 2)))
     for r in range(k):
         c = 0
@@ -143,11 +149,14 @@ def _flush(out, panel, signs, k, width, lanes, at, cols, n, fresh, last):
 
 @njit
 def _apply(
-    out, h, signs, data, row_step, col_step, planes, first, groups, rows_each, fresh, finish,
-    vectors, lanes, start, stop,
+    out, h, m, nnz, signs, data, row_step, col_step, planes, first, groups, rows_each, fresh,
+    finish, vectors, lanes, start, stop,
 ):  # fmt: skip
-    """Panels start to stop: (columns, some blocks of rows); see `stack_apply`."""
-    m, nnz = h.shape
+    """Panels start to stop: (columns, some blocks of rows); see `stack_apply`.
+
+    h : flat, the places of all rows in the first block of rows of the result, then in the next.
+    """
+    compact()
     n = out.shape[1]
     width = vectors * lanes if vectors else n
     size = signs.itemsize
@@ -193,30 +202,16 @@ def _apply(
                     ahead, shift = row + rows + col * col_step, turn
                 if vectors == 0:
                     _scatter_narrow(
-                        panel, signs, source, step, rows, h, low, high, row, base, width
+                        panel, signs, source, step, rows, h, m, low, high, row, base, width
                     )
                 elif vectors == 4:
                     _scatter4(
-                        panel,
-                        signs,
-                        source,
-                        step,
-                        rows,
-                        h,
-                        low,
-                        high,
-                        row,
-                        base,
-                        lanes,
-                        a,
-                        ahead,
-                        shift,
-                        far,
-                        near,
-                    )
+                        panel, signs, source, step, rows, h, m, low, high, row, base, lanes, a,
+                        ahead, shift, far, near,
+                    )  # fmt: skip
                 else:
                     _scatter_wide(
-                        panel, signs, source, step, rows, h, low, high, row, base, lanes, vectors
+                        panel, signs, source, step, rows, h, m, low, high, row, base, lanes, vectors
                     )
                 row += rows
             at = base * n + col
@@ -270,20 +265,20 @@ def stack_apply(a, h, k, first, scale, threads, total=None, finish=True):
     # fewer panels than threads: each takes some of the blocks of rows
     groups = min(nnz, -(-threads // panels)) if 0 < panels < threads else 1
     rest = (
-        h, signs, a.__array_interface__["data"][0], a.strides[0] // size, a.strides[1] // size,
-        planes, first, groups, k // nnz, total is None, finish, vectors, lanes,
+        h.ravel(order="F"), m, nnz, signs, a.__array_interface__["data"][0],
+        a.strides[0] // size, a.strides[1] // size, planes, first, groups, k // nnz, total is None, finish, vectors, lanes,
     )  # fmt: skip
     run(lambda start, stop: _apply(out, *rest, start, stop), panels * groups, threads)
     return result
 
 
 @_helper
-def _add_entries(partial, signs, data, indices, h, low, high, planes):
+def _add_entries(partial, signs, data, indices, h, nnz, low, high, planes):
     """Entries low to high of a column into a block's partial sums."""
     for at in range(low, high):
         row = np.intp(indices[at])
-        for t in range(h.shape[1]):
-            place = np.intp(h[row, t])
+        for t in range(nnz):
+            place = np.intp(h[row * nnz + t])
             sign, to = signs[place & 1], planes * (place >> 1)
             for p in range(planes):
                 partial[to + p] += sign * data[planes * at + p]
@@ -291,10 +286,10 @@ def _add_entries(partial, signs, data, indices, h, low, high, planes):
 
 @njit
 def _apply_columns(
-    out, h, signs, data, indices, indptr, first, planes, fresh, start, stop
+    out, h, nnz, signs, data, indices, indptr, first, planes, fresh, start, stop
 ):  # fmt: skip
     """Groups start to stop of columns of a sparse matrix; see `stack_apply_csc`."""
-    k, nnz = out.shape[0], h.shape[1]
+    k = out.shape[0]
     n = len(indptr) - 1
     # a group of columns fills cache lines of the result
     totals = np.empty((_GROUP, planes * k), out.dtype)
@@ -314,7 +309,7 @@ def _apply_columns(
                 end = ((first + np.intp(indices[at])) // BLOCK + 1) * BLOCK - first
                 while at < last and indices[at] < end:
                     at += 1
-                _add_entries(partial, signs, data, indices, h, begin, at, planes)
+                _add_entries(partial, signs, data, indices, h, nnz, begin, at, planes)
                 if (at - begin) * nnz * 4 > k:
                     for i in range(planes * k):
                         total[i] += partial[i]
@@ -323,7 +318,7 @@ def _apply_columns(
                 # few of many: each place once, what was not touched would add zero
                 for i in range(begin, at):
                     for t in range(nnz):
-                        to = planes * (np.intp(h[np.intp(indices[i]), t]) >> 1)
+                        to = planes * (np.intp(h[np.intp(indices[i]) * nnz + t]) >> 1)
                         for p in range(planes):
                             total[to + p] += partial[to + p]
                             partial[to + p] = 0.0
@@ -342,17 +337,27 @@ def stack_apply_csc(data, indices, indptr, h, k, first, scale, threads, total=No
     planes = 2 if data.dtype.kind == "c" else 1
     work = len(data) * h.shape[1] * planes
     # a row's places lie together, because rows come in no order
-    h = np.ascontiguousarray(h)
-    rest = h, signs, data.view(out.dtype), indices, indptr, first, planes, total is None
+    nnz = h.shape[1]
+    rest = (
+        h.ravel(),
+        nnz,
+        signs,
+        data.view(out.dtype),
+        indices,
+        indptr,
+        first,
+        planes,
+        total is None,
+    )
     threads = threads if work + result.size >= _SMALL else 1
     run(lambda start, stop: _apply_columns(out, *rest, start, stop), -(-n // _GROUP), threads)
     return result
 
 
 @njit
-def _gather(out, y, h, signs, lanes, start, stop):
-    """Rows start to stop of the transpose applied to y."""
-    nnz, n = h.shape[1], y.shape[1]
+def _gather(out, y, h, nnz, signs, lanes, start, stop):
+    """Rows start to stop of the transpose applied to y; h as in `_apply`."""
+    m, n = out.shape
     scale = splat(y, np.float64(signs[2]))
     zero = splat(y, 0.0)
     for i in range(start, stop):
@@ -360,7 +365,7 @@ def _gather(out, y, h, signs, lanes, start, stop):
         while c + lanes <= n:
             total = zero
             for t in range(nnz):
-                place = np.intp(h[i, t])
+                place = np.intp(h[t * m + i])
                 sign = splat(y, np.float64(get(signs, place & 1)))
                 total = fma(sign, load(y, (place >> 1) * n + c), total)
             store(out, i * n + c, mul(total, scale))
@@ -368,7 +373,7 @@ def _gather(out, y, h, signs, lanes, start, stop):
         while c < n:
             x = signs[0] - signs[0]
             for t in range(nnz):
-                place = np.intp(h[i, t])
+                place = np.intp(h[t * m + i])
                 x += get(signs, place & 1) * get(y, (place >> 1) * n + c)
             put(out, i * n + c, x * signs[2])
             c += 1
@@ -382,5 +387,6 @@ def stack_gather(y, h, scale, threads):
     if h.size * source.shape[1] < _SMALL:
         threads = 1
     lanes = BYTES // out.itemsize
-    run(lambda start, stop: _gather(out, source, h, signs, lanes, start, stop), h.shape[0], threads)
+    rest = h.ravel(order="F"), h.shape[1], signs, lanes
+    run(lambda start, stop: _gather(out, source, *rest, start, stop), h.shape[0], threads)
     return result
