@@ -266,7 +266,8 @@ def stack_apply(a, h, k, first, scale, threads, total=None, finish=True):
     groups = min(nnz, -(-threads // panels)) if 0 < panels < threads else 1
     rest = (
         h.ravel(order="F"), m, nnz, signs, a.__array_interface__["data"][0],
-        a.strides[0] // size, a.strides[1] // size, planes, first, groups, k // nnz, total is None, finish, vectors, lanes,
+        a.strides[0] // size, a.strides[1] // size, planes, first, groups, k // nnz,
+        total is None, finish, vectors, lanes,
     )  # fmt: skip
     run(lambda start, stop: _apply(out, *rest, start, stop), panels * groups, threads)
     return result
