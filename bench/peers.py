@@ -12,7 +12,7 @@ from linalgk_bench.problems import Array, Arrays, Problem, load_room
 
 LINALGK = "linalgk"
 
-DISTRIBUTIONS = ("jax", "linalgk", "numba", "numpy", "scipy", "tbb", "torch")
+DISTRIBUTIONS = ("jax", "linalgk", "numba", "numpy", "scikit-learn", "scipy", "tbb", "torch")
 
 
 class Unavailable(Exception):

@@ -18,7 +18,8 @@ DCT_SKETCH, NAIVE = "scipy signs, dct, rows", "numpy radix 2"
 INTEGERS, RAW = "numpy Philox integers", "numpy Philox random_raw"
 NORMAL, NORMAL_PHILOX = "numpy standard_normal", "numpy Philox standard_normal"
 GENERATED, TORCH, QR = "numpy generate, multiply", "torch randn, multiply", "numpy qr"
-RIDGE = "scikit-learn RidgeCV"
+RIDGE, POLYNOMIAL = "scikit-learn RidgeCV", "scikit-learn PolynomialCountSketch"
+FIXED_POINT, CHAIN = "numpy fixed point", "numpy chain rule"
 SEED = 7
 
 
@@ -247,6 +248,103 @@ def _leverage(m: int, n: int) -> Problem:
     )
 
 
+def _rows_problem(
+    function: str, m: int, n: int, make: Any, reference: Any, error: Any, bound: float | None,
+    flops: float = 0.0,
+) -> Problem:  # fmt: skip
+    return Problem(
+        name=f"{function.replace('_', '-')}-{m}x{n}",
+        function=function,
+        shape=(m, n),
+        dtype="float64",
+        make=make,
+        reference=reference,
+        flops=flops,
+        nbytes=8.0 * m * n,
+        error=error,
+        error_bound=bound,
+    )
+
+
+def _lewis(m: int, n: int) -> Problem:
+    """Weights for p = 1: the error is that of the equation they solve."""
+
+    def error(w: Array, arrays: Any) -> float:
+        a = arrays["a"]
+        q = np.linalg.qr(a / np.sqrt(w)[:, None])[0]
+        return float(np.max(np.abs(np.sum(q * q, axis=1) / w - 1)))
+
+    def make() -> Arrays:
+        a = _tall(m, n, "float64") * np.geomspace(1, 100, m)[:, None]
+        return {"a": a}
+
+    return _rows_problem(
+        "lewis_weights", m, n, make, lambda arrays: arrays, error, 1e-8, 80.0 * m * n * n
+    )
+
+
+def _sampled(function: str, m: int, n: int) -> Problem:
+    """A set of n rows: the error says whether they are n different ones that span the space."""
+
+    def error(rows: Array, arrays: Any) -> float:
+        rank = np.linalg.matrix_rank(arrays["a"][rows])
+        return float(n - min(rank, len(set(rows.tolist()))))
+
+    def make() -> Arrays:
+        a = _tall(m, n, "float64")
+        return {"a": np.linalg.qr(a)[0] if function == "dpp_sample" else a}
+
+    return _rows_problem(function, m, n, make, lambda arrays: arrays, error, 0.0)
+
+
+def _ridge_path(m: int, n: int) -> Problem:
+    """A path of 50 penalties with the best by generalized cross-validation: its coefficients."""
+
+    def make() -> Arrays:
+        a = _tall(m, n, "float64")
+        gen = np.random.default_rng(1)
+        b = a @ gen.standard_normal(n) / n**0.5 + gen.standard_normal(m)
+        return {"a": a, "b": b, "alphas": np.geomspace(1.0, 1e4, 50)}
+
+    def error(x: Array, arrays: Any) -> float:
+        """Of the normal equations at the nearest penalty of the path."""
+        a, b = arrays["a"], arrays["b"]
+        gap = [
+            np.linalg.norm(a.T @ (a @ x - b) + alpha * x) / np.linalg.norm(a.T @ b)
+            for alpha in arrays["alphas"]
+        ]
+        return float(min(gap))
+
+    return _rows_problem("ridge", m, n, make, lambda arrays: arrays, error, 1e-10, 6.0 * m * n * n)
+
+
+def _polynomial(m: int, n: int, k: int) -> Problem:
+    """Features whose inner products estimate the square of those of the rows."""
+
+    def make() -> Arrays:
+        a = _tall(m, n, "float64")
+        return {"a": a / np.linalg.norm(a, axis=1)[:, None]}
+
+    def error(features: Array, arrays: Any) -> float:
+        """The mean squared error of 200 rows' kernel in units of the bound (2 + 3^2) / k."""
+        rows, part = arrays["a"][:200], features[:200]
+        gap = part @ part.T - (rows @ rows.T) ** 2
+        return float(np.mean(gap**2) * k / 11)
+
+    return Problem(
+        name=f"polynomial-features-{k}-of-{m}x{n}",
+        function="TensorSketch",
+        shape=(m, n),
+        dtype="float64",
+        make=make,
+        reference=lambda arrays: arrays,  # type: ignore[arg-type, return-value]
+        options={"k": k},
+        nbytes=8.0 * m * (n + k),
+        error=error,
+        error_bound=1.0,
+    )
+
+
 PROBLEMS = [
     _stack(1536, 131072, 128, targets=(Target(CSC, 2.5),)),
     _stack(1536, 131072, 128, order="F", targets=(Target(CSC, 5.0),)),
@@ -264,6 +362,11 @@ PROBLEMS = [
     _dense("SRHT", 1024, 131072, 128),
     _dense("SRCT", 1024, 131072, 128),
     _leverage(200_000, 50),
+    _lewis(20_000, 20),
+    _sampled("volume_sample", 20_000, 30),
+    _sampled("dpp_sample", 20_000, 30),
+    _ridge_path(2000, 300),
+    _polynomial(20_000, 50, 1024),
 ]
 
 
@@ -288,6 +391,13 @@ def _linalgk(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
         "words": lambda: lk.sketch.Philox(SEED).words(m),
         "normals": lambda: lk.sketch.Philox(SEED).normal(m),
         "leverage_scores": lambda: lk.leverage_scores(a),
+        "lewis_weights": lambda: lk.lewis_weights(a, 1.0),
+        "volume_sample": lambda: lk.volume_sample(a, rng=SEED),
+        "dpp_sample": lambda: lk.dpp_sample(a, rng=SEED),
+        "ridge": lambda: lk.ridge(a, arrays["b"], arrays["alphas"]).x,
+        "TensorSketch": lambda: (
+            lk.sketch.TensorSketch(k, (problem.shape[1],) * 2, rng=SEED).khatri_rao(a.T, a.T).T
+        ),
     }
     if problem.function == "SparseStack of sparse":
         data = _sparse(arrays, problem.shape[1])
@@ -389,6 +499,57 @@ def _qr(_problem: Problem, arrays: Arrays) -> Callable[[], Any]:
     return call
 
 
+def _fixed_point(_problem: Problem, arrays: Arrays) -> Callable[[], Any]:
+    a = arrays["a"]
+
+    def call() -> Any:
+        w = np.ones(len(a))
+        for _ in range(100):
+            old = w
+            gram = (a / w[:, None]).T @ a
+            w = np.sqrt(np.einsum("ij,ij->i", a @ np.linalg.inv(gram), a))
+            if np.max(np.abs(w / old - 1)) < 1e-10:
+                break
+        return w
+
+    return call
+
+
+def _chain(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
+    """Rows one by one, each by its distance to those before: Hough, Krishnapur, Peres, Virag."""
+    a = arrays["a"]
+
+    def call() -> Any:
+        v = a if problem.function == "dpp_sample" else np.linalg.qr(a)[0]
+        gen, rows = np.random.default_rng(SEED), []
+        basis = np.empty((v.shape[1], 0))
+        left = np.einsum("ij,ij->i", v, v)
+        for _ in range(v.shape[1]):
+            row = gen.choice(len(v), p=left / left.sum())
+            rows.append(row)
+            u = v[row] - basis @ (basis.T @ v[row])
+            u /= np.linalg.norm(u)
+            basis = np.column_stack([basis, u])
+            left = np.maximum(left - (v @ u) ** 2, 0)
+        return np.array(rows)
+
+    return call
+
+
+def _ridge_cv(_problem: Problem, arrays: Arrays) -> Callable[[], Any]:
+    from sklearn.linear_model import RidgeCV
+
+    model = RidgeCV(arrays["alphas"], fit_intercept=False)
+    return lambda: model.fit(arrays["a"], arrays["b"]).coef_
+
+
+def _polynomial_count_sketch(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
+    from sklearn.kernel_approximation import PolynomialCountSketch
+
+    model = PolynomialCountSketch(degree=2, n_components=problem.options["k"], random_state=SEED)
+    return lambda: model.fit_transform(arrays["a"])
+
+
 def _of(*functions: str) -> Callable[[Problem], bool]:
     return lambda problem: problem.function in functions
 
@@ -422,6 +583,12 @@ PEERS: list[Peer] = [
     Peer(GENERATED, "numpy", _of("Gaussian"), _generated, export=np.asarray),
     Peer(TORCH, "torch", _of("Gaussian"), _torch, export=np.asarray),
     Peer(QR, "numpy", _of("leverage_scores"), _qr, export=np.asarray),
+    Peer(FIXED_POINT, "numpy", _of("lewis_weights"), _fixed_point, export=np.asarray),
+    Peer(CHAIN, "numpy", _of("volume_sample", "dpp_sample"), _chain, export=np.asarray),
+    Peer(RIDGE, "sklearn", _of("ridge"), _ridge_cv, export=np.asarray),
+    Peer(
+        POLYNOMIAL, "sklearn", _of("TensorSketch"), _polynomial_count_sketch, export=np.asarray
+    ),
 ]  # fmt: skip
 
 
