@@ -23,11 +23,19 @@ class Target:
 
     ``kind="speedup"`` asks ``time(against) / time(linalgk) >= bound``; ``kind="share"`` asks
     ``time(linalgk) / time(against) <= bound``; ``kind="seconds"`` asks ``time(linalgk) <= bound``.
+    ``alone`` takes the place of the bound where everybody has one thread.
     """
 
     against: str
     bound: float
     kind: Literal["speedup", "share", "seconds"] = "speedup"
+    alone: float | None = None
+
+    def with_threads(self, threads: int) -> Target:
+        """Return the promise for so many threads."""
+        if threads > 1 or self.alone is None:
+            return self
+        return Target(self.against, self.alone, self.kind)
 
     def judge(self, ours: float, theirs: float) -> tuple[float, bool]:
         """Return the measured ratio (or seconds) and whether it meets the bound."""

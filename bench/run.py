@@ -302,7 +302,8 @@ class _Pass:
         lines = []
         timed = {e["extra_info"]["contender"]: e["stats"] for e in entries if e["stats"]}
         variants = {p.name: p.variant_of or p.name for p in load_room(room).PEERS}
-        for target in problem.targets:
+        for promise in problem.targets:
+            target = promise.with_threads(self.args.threads)
             line = self._line(room, problem.name, str(target))
             rivals = [timed[name] for name in timed if variants[name] == target.against]
             if LINALGK in timed and rivals:

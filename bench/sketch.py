@@ -357,7 +357,7 @@ PROBLEMS = [
     _transform(1 << 14, 64, targets=(Target(DCT, 3.0),)),
     _numbers("words", _sigmas, 4.5, (Target(INTEGERS, 6.0),)),
     _numbers("normals", _kolmogorov, 2.3, (Target(NORMAL, 5.0),)),
-    _dense("Gaussian", 512, 200_000, 200, (Target(GENERATED, 2.5),)),
+    _dense("Gaussian", 512, 200_000, 200, (Target(GENERATED, 2.5, alone=1.8),)),
     _dense("Rademacher", 512, 200_000, 200),
     _dense("SRHT", 1024, 131072, 128),
     _dense("SRCT", 1024, 131072, 128),

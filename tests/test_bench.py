@@ -338,3 +338,10 @@ def test_pytest_suite_records_error_and_work(tmp_path, request):
     assert {b["group"] for b in result["benchmarks"]} == {"sqrtm-4x4-float64-log-k1e1"}
     assert result["machine_info"]["node"] == ""
     check_rst(report.room_rst("matfun", [result]))
+
+
+def test_a_target_may_ask_less_of_one_thread():
+    target = Target("peer", 2.5, alone=1.8)
+    assert str(target.with_threads(2)) == "target 2.5x vs peer"
+    assert str(target.with_threads(1)) == "target 1.8x vs peer"
+    assert Target("peer", 2.5).with_threads(1) == Target("peer", 2.5)
