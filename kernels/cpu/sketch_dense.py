@@ -77,6 +77,8 @@ def dense_apply(a, k, normal, k0, k1, col, tag, threads, total=None):
             partial += product
         return partial
 
+    # a thread has error states of its own: what overflows is for the caller to tell
+    @np.errstate(over="ignore", invalid="ignore")
     def work(low, high):
         tile = np.empty(k * min(_WIDTH, m), out.dtype)
         try:
@@ -100,6 +102,7 @@ def dense_gather(y, m, normal, k0, k1, col, tag, threads):
     out, source = result.view(result.real.dtype), _reals(y)
     like = np.empty(0, out.dtype)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def work(low, high):
         tile = np.empty(k * min(_WIDTH, m), out.dtype)
         for at in range(low * _WIDTH, min(high * _WIDTH, m), _WIDTH):

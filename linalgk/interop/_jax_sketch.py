@@ -90,9 +90,11 @@ def gathered(s: Any, y: Any, conjugate: bool) -> Any:
 def _product(s: Sketch, a: Any) -> Any:
     part = s if s.shape[1] is not None else s[:, : a.shape[0]]
     if isinstance(s, RowSample):
+        if not a.shape[0]:
+            return jnp.zeros((s.shape[0], a.shape[1]), a.dtype)
         rows = s.indices - s._start
         weights = np.where((rows >= 0) & (rows < a.shape[0]), s.weights, 0.0)
-        chosen = a[np.clip(rows, 0, max(a.shape[0] - 1, 0))]
+        chosen = a[np.clip(rows, 0, a.shape[0] - 1)]
         return chosen * jnp.asarray(weights, a.real.dtype)[:, None]
     if hasattr(part, "_hashes"):
         return _stack(part, a)

@@ -1,12 +1,13 @@
 """Sums over blocks of rows: any order, any machine, the bits of the product at once."""
 
 import sys
+import warnings
 from typing import Any, Self
 
 import numpy as np
 
-from linalgk import _config, _validate, _xp
-from linalgk.errors import NonFiniteError
+from linalgk import _config, _lag, _validate, _xp
+from linalgk.errors import ConvergenceWarning, NonFiniteError
 from linalgk.sketch import _inputs
 
 _Piece = tuple[int, int, Any]
@@ -43,10 +44,10 @@ class Accumulator:
     True
     """
 
-    def __init__(self, sketch: Any, d: int | None, dtype: Any = None) -> None:
+    def __init__(self, sketch: Any, d: int | None, dtype: str | None = None) -> None:
         self.sketch = sketch
         self._d = None if d is None else _validate.integer("d", d, 0)
-        self._dtype = None if dtype is None else np.dtype(dtype).name
+        self._dtype = dtype
         # the sum of the blocks before `_next`, sums of others, and rows of those not complete
         self._next = sketch._start // sketch._block
         # the first library of blocks that is not the one that computes
@@ -76,6 +77,8 @@ class Accumulator:
             msg = f"{name}: is of {_home(theirs[0])} and the sum of {_home(mine[0])}; convert one"
             raise TypeError(msg)
 
+    # infinities that meet are told of by `result`
+    @np.errstate(over="ignore", invalid="ignore")
     def update(self, block: Any, /, *, offset: int) -> Self:
         """Add data rows.
 
@@ -94,12 +97,19 @@ class Accumulator:
         Raises
         ------
         ValueError
-            If rows lie outside the operator or have come before, or hold NaN or infinity.
+            If rows lie outside the operator or have come before, or hold NaN or infinity (which
+            ``on_fail`` of the context lets through).
         TypeError
             If they are of a wider dtype than the sum or of another library. In either case the sum
             is what it was.
         """
         offset = _validate.integer("offset", offset, 0)
+        with _lag.scope(block):
+            self._add_rows(block, offset)
+        self._library = self._library or _library(block)
+        return self
+
+    def _add_rows(self, block: Any, offset: int) -> None:
         rows = self._checked(block, offset)
         begin, end = self.sketch._start + offset, self.sketch._start + offset + rows.shape[0]
         self._refuse_overlap(begin, end)
@@ -111,8 +121,6 @@ class Accumulator:
             self._put(at // size, [(at, stop, piece)])
             at = stop
         self._fold()
-        self._library = self._library or _library(block)
-        return self
 
     def _checked(self, block: Any, offset: int) -> Any:
         """The rows as (rows, d), floating, in the library that computes."""
@@ -138,6 +146,7 @@ class Accumulator:
                 f"{m} columns"
             )
             raise ValueError(msg)
+        self.sketch._within("offset", offset + array.shape[0])
         if sparse:
             array = array.tocsr()
             dtype = self._settle(_inputs.dtype_in(self.sketch, array.dtype).name)
@@ -152,14 +161,19 @@ class Accumulator:
 
     def _refuse_nonfinite(self, values: Any, offset: int, rows: int) -> None:
         xp = _xp.namespace(values)
-        if not _config.current().check_finite or bool(xp.all(xp.isfinite(values))):
+        config = _config.current()
+        if not config.check_finite or config.on_fail == "nan":
+            return
+        if bool(xp.all(xp.isfinite(values))):
             return
         where = ""
         if values.ndim == 2:
             bad = ~_xp.to_numpy(xp.all(xp.isfinite(values), axis=0))
             where = f" in column {np.flatnonzero(bad)[0]}"
         msg = f"block: rows {offset} to {offset + rows} hold NaN or infinity{where}"
-        raise NonFiniteError(msg)
+        if config.on_fail == "raise":
+            raise NonFiniteError(msg)
+        warnings.warn(msg, ConvergenceWarning, stacklevel=6)
 
     def _settle(self, dtype: str) -> str:
         """The dtype of the sums, if nothing of the rows is lost in it."""
@@ -224,6 +238,7 @@ class Accumulator:
             self._total = part if self._total is None else self._total + part
             self._next += 1
 
+    @np.errstate(over="ignore", invalid="ignore")
     def __iadd__(self, other: object) -> Self:
         """Add the rows of another accumulator of the same operator."""
         if not isinstance(other, Accumulator):
@@ -281,6 +296,7 @@ class Accumulator:
             gaps.append((at - start, m))
         return gaps
 
+    @np.errstate(over="ignore", invalid="ignore")
     def result(self, *, partial: bool = False) -> Any:
         """The sketch of the rows that came.
 
@@ -292,6 +308,11 @@ class Accumulator:
         Returns
         -------
         array, shape (k, d) or (k,)
+
+        Raises
+        ------
+        ValueError
+            If rows are missing and may not be, or their sum is not finite.
         """
         gaps = self.missing
         if gaps and not partial:
@@ -304,7 +325,7 @@ class Accumulator:
             total = _copy(part) if total is None else total + part
         d = 1 if self._d is None else self._d
         none = np.zeros((0, d), self._dtype or "float64") if total is None else total[:0, :]
-        total = self.sketch._add(none, 0, total, True)
+        total = _inputs.checked(self.sketch._add(none, 0, total, True), "result: a block")
         total = total[:, 0] if self._d is None else total
         if self._library == "jax":
             return sys.modules["jax"].numpy.asarray(total)

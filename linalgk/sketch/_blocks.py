@@ -137,7 +137,8 @@ def sketched(s: Any, blocks: RowBlocks) -> Any:
         if n is None:
             msg = "S @ blocks: there are no blocks and no shape=(m, n) that says how many columns"
             raise ValueError(msg)
-        acc = s.accumulator(n, dtype=blocks.dtype or "float64")
+        like = _validate.floating("dtype", np.empty(0, blocks.dtype))
+        acc = s.accumulator(n, dtype=like.dtype)
     return acc.result()
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from linalgk import _config, _validate, _xp
+from linalgk import _config, _lag, _validate, _xp
 from linalgk._dispatch import Explanation
 from linalgk.sketch._hadamard_ops import FWHT, butterflies
 from linalgk.typing import ArrayT
@@ -87,13 +87,14 @@ def fwht(
         return cast(ArrayT, _by_pytorch(original, axis, norm, out))
     face = _xp.face(original)
     assert face is not None
-    x = _validate.floating("a", face.enter(original))
-    target = None if out is None else _validate.out(out, original, shape, _xp.dtype_name(x))
-    y = _transformed(x, axis, norm)
-    if target is None:
-        return cast(ArrayT, face.leave(y, original))
-    target[...] = y
-    return cast(ArrayT, out)
+    with _lag.scope(original):
+        x = _validate.floating("a", face.enter(original))
+        target = None if out is None else _validate.out(out, original, shape, _xp.dtype_name(x))
+        y = _transformed(x, axis, norm)
+        if target is None:
+            return cast(ArrayT, face.leave(y, original))
+        target[...] = y
+        return cast(ArrayT, out)
 
 
 def _axis(a: Any, axis: Any) -> tuple[int, tuple[int, ...]]:

@@ -2,13 +2,14 @@
 
 import math
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
 
-from linalgk import _config, _validate, _xp
+from linalgk import _config, _lag, _validate, _xp
 from linalgk._dispatch import Explanation
-from linalgk.errors import NonFiniteError
+from linalgk.errors import ConvergenceWarning, NonFiniteError
 from linalgk.sketch import _blocks, _ops
 
 # What a dense panel of an operator may take, where a linear operator is to be sketched.
@@ -43,6 +44,7 @@ def transposed(a: Any) -> Any:
     if isinstance(a, _blocks.RowBlocks):
         msg = "a @ S.T: RowBlocks hold the data rows; write S @ blocks"
         raise TypeError(msg)
+    a = a if hasattr(a, "shape") else _xp.as_array("a", a)
     if getattr(a, "ndim", 2) < 2:
         return a
     if getattr(a, "ndim", 2) > 2:
@@ -74,9 +76,9 @@ def product(s: Any, a: Any) -> Any:
     assert mine is not None
     if mine.family == "jax" and _of_jax(a):
         return _jax().product(s, _floating(s, a))
-    entered = np.asarray(a) if mine.family == "jax" else mine.enter(a)
-    result = checked(_dense(s, entered))
-    return _left(result, a, mine)
+    with _lag.scope(a):
+        entered = np.asarray(a) if mine.family == "jax" else mine.enter(a)
+        return _left(checked(_dense(s, entered)), a, mine)
 
 
 # infinities that meet are told of by `checked`
@@ -93,15 +95,20 @@ def gathered(s: Any, y: Any, *, conjugate: bool) -> Any:
     assert mine is not None
     if mine.family == "jax" and _of_jax(y):
         return _jax().gathered(s, _floating(s, y), conjugate)
-    x = np.asarray(y) if mine.family == "jax" else mine.enter(y)
-    xp = _xp.namespace(x)
-    x = _floating(s, x)
-    flat, batch = _matrices(s, x, s.shape[0], "S.T @ y", "y")
+    with _lag.scope(y):
+        x = np.asarray(y) if mine.family == "jax" else mine.enter(y)
+        return _left(checked(_back(s, x, m, conjugate), "S.T @ y: y"), y, mine)
+
+
+def _back(s: Any, y: Any, m: int, conjugate: bool) -> Any:
+    """The transpose times an array that has entered."""
+    xp = _xp.namespace(y)
+    y = _floating(s, y)
+    flat, batch = _matrices(s, y, s.shape[0], "S.T @ y", "y")
     flat = xp.conj(flat) if conjugate else flat
     parts = [s._gather(flat[i, :, :]) for i in range(flat.shape[0])]
-    result = _stacked(s, xp, parts, batch, m, x)
-    result = xp.conj(result) if conjugate else result
-    return _left(checked(result, "S.T @ y: y"), y, mine)
+    result = _stacked(s, xp, parts, batch, m, y)
+    return xp.conj(result) if conjugate else result
 
 
 def _left(result: Any, like: Any, mine: Any) -> Any:
@@ -189,7 +196,7 @@ def rows_of(s: Any, a: Any) -> Any:
 def checked(result: Any, what: str = "S @ a: a") -> Any:
     """The result, unless NaN or infinity in the data shows in it."""
     config = _config.current()
-    if not config.check_finite or config.on_fail != "raise":
+    if not config.check_finite or config.on_fail == "nan":
         return result
     xp = _xp.namespace(result)
     if xp is not np and xp.__name__.startswith("jax"):
@@ -210,7 +217,10 @@ def checked(result: Any, what: str = "S @ a: a") -> Any:
         f"{what} holds NaN or infinity, or values too large to add{where}; "
         "config_context(check_finite=False) lets them through"
     )
-    raise NonFiniteError(msg, tuple(members), result)
+    if config.on_fail == "raise":
+        raise NonFiniteError(msg, tuple(members), result)
+    warnings.warn(msg, ConvergenceWarning, stacklevel=5)
+    return result
 
 
 def rows_meet(s: Any, shape: tuple[int, ...]) -> None:
@@ -301,7 +311,7 @@ def _runs(op: Any, like: Any) -> dict[str, str]:
 def explain(s: Any, a: Any) -> Explanation:
     """What ``S @ a`` would run."""
     name, k = f"{type(s).__name__} @ a", s.shape[0]
-    a = np.asarray(a) if isinstance(a, list | tuple) else a
+    a = a if hasattr(a, "shape") else _xp.as_array("a", a)
     # what is not known counts as nothing
     shape = [0 if size is None or math.isnan(size) else size for size in a.shape]
     if not shape:

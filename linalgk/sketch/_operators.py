@@ -12,7 +12,7 @@ from linalgk import _config, _validate, _xp
 from linalgk._dispatch import Explanation
 from linalgk.sketch import _inputs, _ops
 from linalgk.sketch._accumulator import Accumulator
-from linalgk.sketch._philox import LAYOUT, Key, imported, key_of, leave
+from linalgk.sketch._philox import LAYOUT, Key, dtype_name, imported, key_of, leave
 
 _DTYPES = ("float32", "float64", "complex64", "complex128")
 
@@ -53,11 +53,13 @@ class Sketch:
     _sparse = False
     # whether entries are complex, for which real data need not be
     _complex = False
+    # data rows have numbers below it: what NumPy counts with a sign
+    _most: ClassVar[float] = 1 << 63
 
     def __init__(self, k: Any, m: Any, rng: Any, dtype: Any, xp: Any, device: Any) -> None:
-        self._k = k
+        self._k, self._start = k, 0
         self._m = None if m is None else _validate.integer("m", m, 0)
-        self._start = 0
+        self._within("m", self._m or 0)
         self._key: Any = key_of(rng) if self._random else Key(0, 0)
         self._dtype = None if dtype is None else _dtype_name(dtype)
         self._xp, self._device = xp, device
@@ -145,6 +147,7 @@ class Sketch:
         return self._part(begin, end)
 
     def _part(self, begin: int, end: int | None) -> Self:
+        self._within("S[:, i0:i1]", begin if end is None else end)
         return self._with(start=self._start + begin, m=None if end is None else end - begin)
 
     def toarray(self, *, xp: Any = None, device: Any = None) -> Any:
@@ -167,6 +170,11 @@ class Sketch:
         """The matrix as a `scipy.sparse.csc_array`; for sketches with few nonzeros a column."""
         msg = f"tosparse: {type(self).__name__} is dense; use toarray()"
         raise TypeError(msg)
+
+    def _within(self, name: str, end: int) -> None:
+        if self._start + end > self._most:
+            msg = f"{name}: data rows must have numbers below 2**63, got {self._start + end}"
+            raise ValueError(msg)
 
     def _known(self, name: str) -> int:
         if self._m is None:
@@ -239,7 +247,7 @@ class Sketch:
             ``update(block, offset=)``, ``+=`` and ``result()``, whose bits are those of the
             product with all rows at once.
         """
-        return Accumulator(self, d, dtype)
+        return Accumulator(self, d, None if dtype is None else _dtype_name(dtype))
 
     def to_scipy(self) -> Any:
         """The same as a `scipy.sparse.linalg.LinearOperator`."""
@@ -369,19 +377,21 @@ def size(k: Any, name: str = "k") -> int:
     return _validate.integer(name, k, 1)
 
 
+def few(k: int) -> int:
+    """A number of rows that leaves a bit of a word for a sign."""
+    if k >= 1 << 31:
+        msg = f"k: must be below 2**31, got {k}"
+        raise ValueError(msg)
+    return k
+
+
 def threads() -> int:
     """Threads of the context."""
     return _config.num_threads()
 
 
 def _dtype_name(dtype: Any) -> str:
-    name = str(dtype).rpartition(".")[2]
-    if name not in _DTYPES:
-        try:
-            name = np.dtype(dtype).name
-        except TypeError:
-            name = str(dtype)
-    return str(_validate.choice("dtype", name, _DTYPES))
+    return str(_validate.choice("dtype", dtype_name(dtype), _DTYPES))
 
 
 def _register(kind: type) -> None:

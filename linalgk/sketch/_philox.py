@@ -51,6 +51,15 @@ def key_of(rng: Any) -> Key:
     return Key(int(words[0]), int(words[1]))
 
 
+def dtype_name(dtype: Any) -> str:
+    """The name of a dtype of any library."""
+    name = str(dtype).rpartition(".")[2]
+    try:
+        return np.dtype(name if name in _xp.REAL else dtype).name
+    except TypeError:
+        return str(dtype)
+
+
 def example(xp: Any = None, device: Any = None, dtype: Any = None) -> Any:
     """An array of no entries that says library, device and dtype."""
     x = np.empty(0, "float64" if dtype is None else np.dtype(dtype))
@@ -162,7 +171,8 @@ class Philox:
         if start + n >= 1 << 63:
             msg = f"start: start + n must be below 2**63, got {start} + {n}"
             raise ValueError(msg)
-        if dtype is not None and np.dtype(dtype).name not in ("float32", "float64"):
+        dtype = None if dtype is None else dtype_name(dtype)
+        if dtype not in (None, "float32", "float64"):
             msg = f"dtype: must be float32 or float64, got {dtype}"
             raise TypeError(msg)
         like = example(self._xp, self._device, dtype)

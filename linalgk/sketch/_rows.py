@@ -52,7 +52,11 @@ class RowSample(Sketch):
         if found.size and not 0 <= found.min() <= found.max() < m:
             msg = f"indices: must lie in 0 to {m - 1}, got {found.min()} to {found.max()}"
             raise ValueError(msg)
-        given = np.asarray(_xp.to_numpy(_xp.as_array("weights", weights)), np.float64)
+        given = np.asarray(_xp.to_numpy(_xp.as_array("weights", weights)))
+        if given.dtype.kind not in "fiub":
+            msg = f"weights: must be real, got dtype {given.dtype}"
+            raise TypeError(msg)
+        given = given.astype(np.float64)
         if given.shape not in ((), found.shape) or not np.isfinite(given).all():
             msg = f"weights: must be finite, one or {found.size} of them, got shape {given.shape}"
             raise ValueError(msg)

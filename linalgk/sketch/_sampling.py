@@ -149,15 +149,18 @@ def sample_rows(
 
 
 def explain_rows(
-    a: Any, /, k: int, *, method: RowMethod = "leverage", p: float = 2.0, **_: Any
-) -> Explanation:
+    a: Any, /, k: int, *, method: RowMethod = "leverage", p: float = 2.0,
+    probabilities: Any = None, **_: Any,
+) -> Explanation:  # fmt: skip
     """What a call of sample_rows would run."""
     k = _validate.integer("k", k, 1)
     _validate.choice("method", method, METHODS)
     given = one_matrix("sample_rows", a, sparse=True)
     m, n = given.shape
     flops, entries, reason = 0.0, 0.0, "it was asked for or is the default; rows on the host"
-    if method == "lewis":
+    if probabilities is not None:
+        reason = "probabilities were given, so that none are computed"
+    elif method == "lewis":
         part = explain_lewis(a, p)
         flops, entries, reason = part.flops, part.bytes, part.reason
     elif method in ("leverage", "root_leverage", "lp"):
@@ -257,10 +260,12 @@ def _norms(given: Given, check_finite: Any) -> Any:
     if given.sparse:
         peak = np.abs(given.flat.data).max(initial=0.0) or 1.0
         scaled = abs(given.flat / peak)
-        return np.sqrt(np.asarray(scaled.multiply(scaled).sum(axis=1), np.float64).reshape(-1))
-    size = np.abs(np.asarray(_xp.to_numpy(given.flat))[0])
-    peak = size.max(initial=0.0) or 1.0
-    return np.sqrt(np.sum((size / peak) ** 2, axis=1, dtype=np.float64))
+        norms = np.sqrt(np.asarray(scaled.multiply(scaled).sum(axis=1), np.float64).reshape(-1))
+    else:
+        size = np.abs(np.asarray(_xp.to_numpy(given.flat))[0])
+        peak = size.max(initial=0.0) or 1.0
+        norms = np.sqrt(np.sum((size / peak) ** 2, axis=1, dtype=np.float64))
+    return norms / (norms.max(initial=0.0) or 1.0)
 
 
 # --- Draws from known probabilities --------------------------------------------------------------

@@ -7,7 +7,7 @@ import numpy as np
 
 from linalgk import _validate, _xp
 from linalgk.sketch import _inputs, _ops
-from linalgk.sketch._operators import Sketch, size, threads
+from linalgk.sketch._operators import Sketch, few, size, threads
 from linalgk.sketch._philox import STACK
 
 
@@ -100,7 +100,7 @@ class SparseStack(Hashed):
 
     Notes
     -----
-    ``S @ a`` takes :math:`2 \zeta m n` additions and reads a once. Bits do not depend on the layout
+    ``S @ a`` takes :math:`\zeta m n` additions and reads a once. Bits do not depend on the layout
     of a, on threads, chunks or the device; see `Sketch`. For orthonormal U with d columns and rows
     :math:`u_i`,
 
@@ -136,15 +136,12 @@ class SparseStack(Hashed):
             msg = f"k: must be at least nnz = {nnz}, one row for each block, got {k}"
             raise ValueError(msg)
         self._nnz, self._buckets = nnz, -(-k // nnz)
-        if self._nnz * self._buckets >= 1 << 31:
-            msg = f"k: must be below 2**31, got {k}"
-            raise ValueError(msg)
-        super().__init__(self._nnz * self._buckets, m, rng, dtype, xp, device)
+        super().__init__(few(self._nnz * self._buckets), m, rng, dtype, xp, device)
 
     def grow(self, k: int, /) -> Self:
         """More blocks of rows: k is rounded up to whole blocks, and nnz grows with it."""
         nnz = -(-self._larger(k) // self._buckets)
-        return self._with(k=nnz * self._buckets, nnz=nnz)
+        return self._with(k=few(nnz * self._buckets), nnz=nnz)
 
     def _hashes(self, like: Any, offset: int, count: int) -> Any:
         where = self._start + offset, STACK, self._nnz, self._buckets

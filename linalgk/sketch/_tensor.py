@@ -11,7 +11,7 @@ import numpy as np
 from linalgk import _validate, _xp
 from linalgk.sketch import _inputs, _ops
 from linalgk.sketch._hadamard_ops import FWHT
-from linalgk.sketch._operators import Sketch, size, threads
+from linalgk.sketch._operators import Sketch, few, size, threads
 from linalgk.sketch._philox import KRON, TENSOR
 from linalgk.sketch._stack import Hashed, add_columns
 
@@ -30,6 +30,8 @@ class _Modes(Sketch):
 
     _fields: ClassVar[tuple[str, ...]] = ("modes",)
     _sparse = True
+    # numbers of data rows are split into indices before anything is counted with them
+    _most = math.inf
     # what was drawn for each mode; not a part of the state
     _tables: Any = None
 
@@ -38,11 +40,7 @@ class _Modes(Sketch):
         device: Any = None,
     ) -> None:  # fmt: skip
         self._modes = _mode_sizes(shape)
-        k = size(k)
-        if k >= 1 << 31:
-            msg = f"k: must be below 2**31, got {k}"
-            raise ValueError(msg)
-        super().__init__(k, math.prod(self._modes), rng, dtype, xp, device)
+        super().__init__(few(size(k)), math.prod(self._modes), rng, dtype, xp, device)
 
     @property
     def modes(self) -> tuple[int, ...]:
@@ -51,8 +49,8 @@ class _Modes(Sketch):
 
     def _with(self, **changes: Any) -> Self:
         other = super()._with(**changes)
-        if "key" not in changes:
-            other._tables = self._tables
+        if "key" in changes:
+            other._tables = None
         return other
 
     @property
@@ -475,7 +473,7 @@ class KroneckerSRHT(_Modes):
 
     def grow(self, k: int, /) -> Self:
         """More rows; those there are stay, before the scale."""
-        return self._with(k=self._larger(k))
+        return self._with(k=few(self._larger(k)))
 
     @property
     def _powers(self) -> list[int]:

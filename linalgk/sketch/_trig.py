@@ -102,8 +102,8 @@ class SRHT(_Signed):
             self._power = (max(k, rows, 1) - 1).bit_length()
         else:
             block = _validate.integer("block", block, 1)
-            if block & (block - 1) or block < k:
-                msg = f"block: must be a power of two of at least k = {k}, got {block}"
+            if block & (block - 1) or not k <= block <= 1 << 32:
+                msg = f"block: must be a power of two from k = {k} to 2**32, got {block}"
                 raise ValueError(msg)
             self._power = block.bit_length() - 1
         super().__init__(k, m, rng, dtype, xp, device)
@@ -154,8 +154,10 @@ class SRHT(_Signed):
             flips = self._flips(a, offset + at, end - at)
             if row % n:
                 # a part that begins within a block: its own rows further down
-                rows = xp.concat([_ops.zeros(xp, a, (row % n, a.shape[1])), rows])
-                flips = xp.concat([xp.zeros_like(flips[:1])] * (row % n) + [flips])
+                before = _ops.zeros(xp, a, (row % n, a.shape[1]))
+                rows = xp.concat([before, rows])
+                unturned = np.zeros(row % n, np.uint8)
+                flips = xp.concat([_xp.from_numpy(unturned, xp, like=a), flips])
             total = SRHT_OP(
                 rows, flips, picks, self._outs(a, row // n), self._power, threads(), total
             )
@@ -209,7 +211,7 @@ class SRCT(_Signed):
     k : int
         Rows, at most m.
     m : int
-        Data rows.
+        Data rows, at most 2^31.
     rng : int, numpy.random.Generator or None
         Seed; None takes fresh entropy.
     dtype, xp, device : optional
@@ -238,6 +240,9 @@ class SRCT(_Signed):
         k, m = size(k), _validate.integer("m", m, 1)
         if k > m:
             msg = f"k: must be at most m = {m}, as rows are sampled without replacement, got {k}"
+            raise ValueError(msg)
+        if m > 1 << 31:
+            msg = f"m: must be at most 2**31, got {m}; an SRHT takes any number of data rows"
             raise ValueError(msg)
         self._whole = m
         super().__init__(k, m, rng, dtype, xp, device)

@@ -263,6 +263,10 @@ def test_dtypes():
     for dtype in ("float32", "complex64"):
         empty = s.accumulator(2, dtype=dtype).result(partial=True)
         assert empty.dtype == dtype
+    with pytest.raises(ValueError, match=r"dtype: must be one of .* got 'int64'"):
+        s.accumulator(2, dtype="int64")
+    torch = pytest.importorskip("torch")
+    assert s.accumulator(2, dtype=torch.float32).result(partial=True).dtype == np.float32
 
 
 def test_libraries_do_not_mix():
@@ -285,6 +289,24 @@ def test_nan_where_it_is_let_through():
     with lk.config_context(check_finite=False):
         acc = s.accumulator(2).update(a, offset=0)
         same_bits(acc.result(), s @ a)
+    with lk.config_context(on_fail="nan"):
+        same_bits(s.accumulator(2).update(a, offset=0).result(), s @ a)
+    with lk.config_context(on_fail="warn"):
+        with pytest.warns(lk.errors.ConvergenceWarning, match="block: rows 0 to 300 hold") as told:
+            acc = s.accumulator(2).update(a, offset=0)
+        assert told[0].filename == __file__
+        with pytest.warns(lk.errors.ConvergenceWarning, match="result: a block holds NaN"):
+            acc.result()
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "rows"])
+def test_sums_that_overflow(family):
+    """As the product does, and without NumPy's warnings."""
+    s, huge = make(family, K, M), np.full((M, 2), 1e308)
+    acc = s.accumulator(2).update(huge[200:], offset=200).update(huge[:200], offset=0)
+    for call in (lambda: s @ huge, acc.result):
+        with pytest.raises(lk.errors.NonFiniteError, match=r"a.* holds .*too large to add"):
+            call()
 
 
 # --- Travel --------------------------------------------------------------------------------------

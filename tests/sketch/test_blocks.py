@@ -103,6 +103,7 @@ def test_no_blocks():
         got = s @ lk.RowBlocks([], shape=shape, dtype="float32")
         assert (got.shape, got.dtype) == ((K, N), np.float32)
         assert not got.any()
+    assert (s @ lk.RowBlocks([], shape=(0, N), dtype="int64")).dtype == np.float64
     assert (s @ lk.RowBlocks([np.ones((0, 2)), np.ones((1, 2)), np.ones((0, 2))])).shape == (K, 2)
     with pytest.raises(ValueError, match=r"there are no blocks and no shape=\(m, n\)"):
         s @ lk.RowBlocks([])

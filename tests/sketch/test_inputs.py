@@ -356,6 +356,34 @@ def test_what_is_not_finite_is_named(family):
             got = s @ a
         assert not np.isfinite(got[:, 2]).all()
         assert np.isfinite(got[:, [0, 1, 3]]).all()
+    for given in (a, scipy.sparse.csr_array(a)):
+        with (
+            lk.config_context(on_fail="warn"),
+            pytest.warns(lk.errors.ConvergenceWarning, match="NaN or infinity.* in column 2"),
+        ):
+            s @ given
+
+
+@pytest.mark.parametrize("family", ["gaussian", "rademacher", "complex"])
+def test_infinities_meet_in_silence_on_every_thread(family):
+    """Threads do not share the error states of the caller; warnings here are errors."""
+    s, a = make(family, K, 3 * BLOCK), np.ones((3 * BLOCK, 4))
+    a[::99], a[1::99] = np.inf, -np.inf
+    with lk.config_context(check_finite=False, num_threads=2):
+        assert np.isnan(s @ a).all()
+        assert np.isnan(s.T @ np.tile([np.inf, -np.inf], (K, 2))).any()
+    with lk.config_context(num_threads=2), pytest.raises(lk.errors.NonFiniteError, match="large"):
+        s @ np.full((3 * BLOCK, 4), 1e308)
+
+
+def test_nested_numbers_stand_on_the_left():
+    s = make("stack8", K, 3 * K)
+    a = [[float(i * j % 7) for j in range(3 * K)] for i in range(2)]
+    same_bits(a @ s.T, np.array(a) @ s.T)
+    same_bits([1.0] * K @ s, np.ones(K) @ s)
+    for wrong in (3.0, "x", None):
+        with pytest.raises((TypeError, ValueError), match="got"):
+            wrong @ s.T
 
 
 @families
@@ -381,3 +409,5 @@ def test_explanations(family, xp):
         assert "stack_apply" in s.explain(xp.asarray(a)).implementations
     with pytest.raises(ValueError, match="got a number"):
         s.explain(np.array(3.0))
+    with pytest.raises(ValueError, match="got a number"):
+        s.explain(3.0)

@@ -129,6 +129,11 @@ def test_vectors_and_stacks(a):
     np.testing.assert_allclose(np.asarray(passed(s, stack)), s @ stack, **CLOSE)
 
 
+def test_no_rows(s):
+    none = s[:, 5:5]
+    assert jax.jit(lambda a: none @ a)(jnp.zeros((0, N))).shape == (K, N)
+
+
 def test_wrong_shapes_and_unknown_rows(a):
     s = lk.sketch.SparseStack(K, M, rng=0)
     with pytest.raises(ValueError, match="700"):

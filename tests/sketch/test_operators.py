@@ -235,6 +235,25 @@ def test_no_data_rows(family):
     assert (make(family, K, None) @ np.zeros((0, 3))).shape == (K, 3)
     assert (s @ np.zeros(0)).shape == (K,)
     assert s.accumulator(3).result().shape == (K, 3)
+    # within a block, and without kernels
+    none = make(family, K, 2 * K)[:, 5:5]
+    got = none @ np.zeros((0, 3))
+    assert not got.any()
+    with lk.config_context(backend="reference"):
+        same_bits(none @ np.zeros((0, 3)), got)
+
+
+def test_the_last_numbers_of_data_rows():
+    """A cosine sketch has its formula up to 2^31 rows, whose products just fit 64 bits."""
+    m = 2**31
+    s = lk.sketch.SRCT(5, m, rng=0)
+    j = np.array([m - 2, m - 1])
+    turns = [[int(i) * (2 * int(x) + 1) % (4 * m) / (4 * m) for x in j] for i in s.rows]
+    want = abs(np.cos(2 * np.pi * np.array(turns))) * (2 / 5) ** 0.5
+    np.testing.assert_allclose(abs(s[:, m - 2 :].toarray()), want, atol=1e-15)
+    for family in ("stack8", "gaussian", "srht"):
+        part = make(family, K, None)[:, 2**63 - 3 : 2**63]
+        close(part @ np.ones((3, 2)), part, np.ones((3, 2)))
 
 
 @families
@@ -521,12 +540,18 @@ def test_more_rows_than_data_warn(family):
         (lambda f: f.CountSketch(8, 2.5), TypeError, "m: must be an integer, got 2.5"),
         (lambda f: f.SRCT(9, 8), ValueError, "k: must be at most m = 8.* without replac.*got 9"),
         (lambda f: f.SRHT(9, 20, block=12), ValueError, "block: must be a power of two .*got 12"),
-        (lambda f: f.SRHT(9, 20, block=8), ValueError, "at least k = 9, got 8"),
+        (lambda f: f.SRHT(9, 20, block=8), ValueError, r"from k = 9 to 2\*\*32, got 8"),
+        (lambda f: f.SRHT(9, None, block=1 << 33), ValueError, r"to 2\*\*32, got 8589934592"),
+        (lambda f: f.SRCT(9, 2**31 + 1), ValueError, r"m: must be at most 2\*\*31, got 2147483649"),
+        (lambda f: f.Gaussian(9, 2**63 + 1), ValueError, r"m: data rows .* below 2\*\*63, got 92"),
+        (lambda f: f.SRHT(9)[:, 2**63 :][:, :1], ValueError, r"S\[:, i0:i1\]: .*below 2\*\*63, go"),
+        (lambda f: f.SparseStack(1 << 20).grow(1 << 31), ValueError, r"k: must be below 2\*\*31"),
         (lambda f: f.RowSample([5], 1.0, 5), ValueError, "indices: must lie in 0 to 4, got 5 to 5"),
         (lambda f: f.RowSample([-1], 1.0, 5), ValueError, "indices: must lie in 0 to 4, got -1"),
         (lambda f: f.RowSample([1.5], 1.0, 5), ValueError, "indices: must be integers"),
         (lambda f: f.RowSample([1], [1.0, 2.0], 5), ValueError, r"one or 1 of them, got shape \(2"),
         (lambda f: f.RowSample([1], [np.nan], 5), ValueError, "weights: must be finite"),
+        (lambda f: f.RowSample([1], [1j], 5), TypeError, "weights: must be real, got .*complex128"),
         (
             lambda f: f.Gaussian(3, 9).tosparse(),
             TypeError,

@@ -246,7 +246,8 @@ def test_other_libraries(draw, xp):
     want = getattr(lk.sketch.Philox(8), draw)(40, start=7)
     sketched.same_bits(np.asarray(got), want)
     assert np.asarray(p.integers(5, 10)).tolist() == lk.sketch.Philox(8).integers(5, 10).tolist()
-    assert np.asarray(p.normal(3, dtype="float32")).dtype == np.float32
+    for dtype in ("float32", xp.float32):
+        assert np.asarray(p.normal(3, dtype=dtype)).dtype == np.float32
 
 
 def test_a_named_device():

@@ -213,6 +213,22 @@ def test_the_operator_holds_what_was_drawn():
     assert S.indices.dtype == np.int64
 
 
+def test_norms_to_a_large_power():
+    """Of the largest row remains one, of the others nothing."""
+    a = np.ones((40, 3))
+    a[7] = 2.0
+    for given in (a, scipy.sparse.csr_array(a)):
+        S = lk.sample_rows(given, 15, method="norm", p=5000.0, rng=0)
+        assert (S.indices == 7).all()
+
+
+def test_given_probabilities_are_explained():
+    a = matrix()
+    told = lk.explain(lk.sample_rows, a, 15, probabilities=np.full(40, 1 / 40))
+    assert "were given" in told.reason
+    assert told.flops < lk.explain(lk.sample_rows, a, 15).flops
+
+
 def test_seeds():
     a = matrix()
     first = lk.sample_rows(a, 50, rng=3)

@@ -496,6 +496,13 @@ def test_infinity_in_data_raises(kind, backend):
                 s.T @ a[1:5]
 
 
+def test_draws_belong_to_the_key():
+    for kind in BOTH.args[1]:
+        S, other = (kind(4, (5, 6), rng=rng) for rng in (0, 1))
+        S.toarray()
+        assert_array_equal(S._with(key=other.key).toarray(), other.toarray())
+
+
 def test_lists_are_factors():
     S = TensorSketch(4, (2, 3), rng=0)
     assert_array_equal(S.kron([1, 2], [1.0, 2.0, 3.0]), S.kron(np.array([1, 2]), np.arange(1.0, 4)))
