@@ -109,7 +109,8 @@ class Philox:
 
     Notes
     -----
-    Speed of one core with AVX-512: about 4e9 words and 9e8 normals a second.
+    A call of the generator costs twenty 64-bit products and gives four words or two normals; the
+    benchmarks page has the speed.
 
     References
     ----------
