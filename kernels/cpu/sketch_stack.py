@@ -126,13 +126,16 @@ def _scatter_wide(panel, signs, a, step, rows, h, m, low, high, row, base, lanes
 
 @_helper
 def _flush(out, panel, signs, k, width, lanes, at, cols, n, fresh, last):
-    """Add a block's partial sums to the result; the scale after the last."""
+    """Add a block's partial sums to the result and clear them; the scale after the last."""
     compact()
     scale = splat(panel, np.float64(get(signs, 2)))
+    zero = splat(panel, 0.0)
     for r in range(k):
         c = 0
         while c + lanes <= cols:
+            prefetch(out, at + (r + 8) * n + c)
             value = load(panel, r * width + c)
+            store(panel, r * width + c, zero)
             if not fresh:
                 value = add(load(out, at + r * n + c), value)
             if last:
@@ -141,6 +144,7 @@ def _flush(out, panel, signs, k, width, lanes, at, cols, n, fresh, last):
             c += lanes
         while c < cols:
             x = get(panel, r * width + c)
+            put(panel, r * width + c, 0.0)
             if not fresh:
                 x = get(out, at + r * n + c) + x
             put(out, at + r * n + c, x * get(signs, 2) if last else x)
@@ -179,17 +183,17 @@ def _apply(
         direct = col_step == planes and cols == width
         far = 0 if direct else col_step
         near = row_step if direct else width
+        i = 0
+        while i + lanes <= k * width:
+            store(panel, i, splat(panel, 0.0))
+            i += lanes
+        while i < k * width:
+            put(panel, i, 0.0)
+            i += 1
         row = 0
         while row < m:
             end = min(m, ((first + row) // BLOCK + 1) * BLOCK - first)
             begun = fresh and row == 0
-            i = 0
-            while i + lanes <= k * width:
-                store(panel, i, splat(panel, 0.0))
-                i += lanes
-            while i < k * width:
-                put(panel, i, 0.0)
-                i += 1
             while row < end:
                 rows = end - row if direct else min(_STRIP, end - row)
                 if direct:
