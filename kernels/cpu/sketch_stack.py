@@ -39,8 +39,6 @@ _PANEL_BYTES = 3 << 18
 _STRIP = 256
 # Additions that cost less than waking a second thread.
 _SMALL = 1 << 18
-# Columns of a sparse matrix whose results are written together.
-_GROUP = 8
 
 
 @_helper
@@ -291,18 +289,18 @@ def _add_entries(partial, signs, data, indices, h, nnz, low, high, planes):
 
 @njit
 def _apply_columns(
-    out, h, nnz, signs, data, indices, indptr, first, planes, fresh, start, stop
+    out, h, nnz, signs, data, indices, indptr, first, planes, fresh, each, start, stop
 ):  # fmt: skip
-    """Groups start to stop of columns of a sparse matrix; see `stack_apply_csc`."""
+    """Groups start to stop, of ``each`` columns of a sparse matrix; see `stack_apply_csc`."""
     k = out.shape[0]
     n = len(indptr) - 1
     # a group of columns fills cache lines of the result
-    totals = np.empty((_GROUP, planes * k), out.dtype)
+    totals = np.empty((each, planes * k), out.dtype)
     partial = np.zeros(planes * k, out.dtype)
     for group in range(start, stop):
-        cols = min(_GROUP, n - group * _GROUP)
+        cols = min(each, n - group * each)
         for c in range(cols):
-            col = group * _GROUP + c
+            col = group * each + c
             total = totals[c]
             for r in range(k):
                 for p in range(planes):
@@ -327,8 +325,17 @@ def _apply_columns(
                         for p in range(planes):
                             total[to + p] += partial[to + p]
                             partial[to + p] = 0.0
-        base = group * _GROUP * planes
-        for r in range(k):
+        base = group * each * planes
+        done = 0
+        if planes == 1 and cols == each:
+            # squares of a register's lanes, so that rows of the result are written whole
+            done = k // each * each
+            for c in range(each):
+                for r in range(done):
+                    totals[c, r] *= signs[2]
+            for r in range(0, done, each):
+                transpose(totals, r, k, out, r * n + base, n)
+        for r in range(done, k):
             for c in range(cols):
                 for p in range(planes):
                     out[r, base + planes * c + p] = totals[c, planes * r + p] * signs[2]
@@ -355,7 +362,8 @@ def stack_apply_csc(data, indices, indptr, h, k, first, scale, threads, total=No
         total is None,
     )
     threads = threads if work + result.size >= _SMALL else 1
-    run(lambda start, stop: _apply_columns(out, *rest, start, stop), -(-n // _GROUP), threads)
+    each = BYTES // out.itemsize
+    run(lambda start, stop: _apply_columns(out, *rest, each, start, stop), -(-n // each), threads)
     return result
 
 
