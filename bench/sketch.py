@@ -175,7 +175,7 @@ def _count(k: int, m: int, n: int, targets: tuple[Target, ...]) -> Problem:
 
 
 def _transform(*shape: int, targets: tuple[Target, ...]) -> Problem:
-    n, p = shape[0], shape[0].bit_length() - 1
+    p = shape[0].bit_length() - 1
     return Problem(
         name=f"fwht-{'x'.join(map(str, shape))}",
         function="fwht",
@@ -188,7 +188,7 @@ def _transform(*shape: int, targets: tuple[Target, ...]) -> Problem:
         targets=targets,
         error=_relative,
         error_bound=p * float(np.finfo(float).eps),
-        tier="target" if n else "gallery",
+        tier="target",
     )
 
 

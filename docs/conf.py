@@ -38,6 +38,8 @@ numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 # A public name without a docstring, or with parameters that it does not have, ends the build.
 numpydoc_validation_checks = {"GL08", "SS01", "PR02", "PR03"}
+# constructors are documented in their classes, inherited ones in the class that inherits them
+numpydoc_validation_exclude = {r"\.__init__$"}
 
 plot_include_source = False
 plot_html_show_source_link = False

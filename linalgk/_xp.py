@@ -171,6 +171,17 @@ def is_cuda(x: Any) -> bool:
     return mine is not None and mine.family == "cupy"
 
 
+def is_traced(x: Any) -> bool:
+    """Whether values are unknown, under a transformation of JAX."""
+    jax = sys.modules.get("jax")
+    if jax is None:
+        return False
+    if isinstance(x, jax.core.Tracer):
+        return True
+    # of a constant inside jit every function is traced too
+    return isinstance(x, jax.Array) and isinstance(jax.numpy.zeros(()), jax.core.Tracer)
+
+
 def fetch(x: Any) -> Any:
     """A copy on the host, for which the host waits until the device has done all that is queued."""
     return x.get()

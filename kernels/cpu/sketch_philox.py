@@ -182,33 +182,30 @@ def _fractions(z, words, count):
 
 
 @_njit
-def _uniforms(out, k0, k1, tag, start, stop):
+def _doubles(out, normal, k0, k1, tag, start, stop):
+    """Calls start to stop, two numbers each: normals, or uniform ones."""
     words = np.empty((4, _CALLS), np.uint32)
     z = np.empty((2, _CALLS), np.float64)
     two = np.uint64(2)
     for at in range(start, stop, _CALLS):
         count = min(_CALLS, stop - at)
         _calls(words, count, k0, k1, np.uint64(at), 0, tag)
-        _fractions(z, words, count)
+        if normal:
+            _pairs(z, words, count)
+        else:
+            _fractions(z, words, count)
         base = np.uint64(at - start) * two
         for i in range(np.uint64(count)):
             out[base + two * i] = z[0, i]
             out[base + two * i + np.uint64(1)] = z[1, i]
 
 
-@_njit
-def _normals(out, k0, k1, tag, start, stop):
-    words = np.empty((4, _CALLS), np.uint32)
-    z = np.empty((2, _CALLS), np.float64)
-    two = np.uint64(2)
-    for at in range(start, stop, _CALLS):
-        count = min(_CALLS, stop - at)
-        _calls(words, count, k0, k1, np.uint64(at), 0, tag)
-        _pairs(z, words, count)
-        base = np.uint64(at - start) * two
-        for i in range(np.uint64(count)):
-            out[base + two * i] = z[0, i]
-            out[base + two * i + np.uint64(1)] = z[1, i]
+def _uniforms(out, *rest):
+    _doubles(out, False, *rest)
+
+
+def _normals(out, *rest):
+    _doubles(out, True, *rest)
 
 
 @_njit

@@ -38,7 +38,7 @@ def _apply(
     n, batch = _validate.square("a", x), tuple(x.shape[:-2])
     if face.family == "jax":
         _traced.prepare()
-        if _traced.is_traced(x):
+        if _xp.is_traced(x):
             given = {
                 "assume_a": assume_a, "method": method, "tol": tol, "steps": steps, "rcond": rcond,
                 "out": out, "on_fail": on_fail,

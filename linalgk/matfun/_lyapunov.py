@@ -311,7 +311,7 @@ def _solve(name: str, a: Any, b: Any, q: Any, options: Options) -> Any:
     blind = _xp.is_cuda(entered["q"]) and policy == "nan"
     if face.family == "jax":
         _traced.prepare()
-        if any(_traced.is_traced(x) for x in entered.values()):
+        if any(_xp.is_traced(x) for x in entered.values()):
             _untraceable(name, options)
             return _solve_traced(entered, batch, options, face)
     # without a method and without a word about the structure somebody has to look at it

@@ -152,7 +152,7 @@ def _orthogonalize(
     traced = face is not None and face.is_blind(original)
     if _family(original) == "jax":
         _traced.prepare()
-        traced = _traced.is_traced(original)
+        traced = _xp.is_traced(original)
     # differentiated by its own library, the products are that library's
     x, leave = _entered(original) if face is None else face.as_it_is(original)
     xp, dtype = _xp.namespace(x), _xp.dtype_name(x)

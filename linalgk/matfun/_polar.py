@@ -154,7 +154,7 @@ def _polar(
     traced = False
     if face.family == "jax":
         _prepare()
-        traced = _traced.is_traced(original)
+        traced = _xp.is_traced(original)
     _validate.choice("side", side, SIDES)
     check, policy = _validate.check_finite(check_finite), _validate.on_fail(on_fail)
     dtype, xp = _xp.dtype_name(x), _xp.namespace(x)

@@ -66,15 +66,6 @@ def prepare() -> None:
     tree_util.register_dataclass(_results.Info, data_fields=arrays, meta_fields=["method"])
 
 
-def is_traced(x: Any) -> bool:
-    """Whether values are unknown, under a transformation of JAX."""
-    jax = sys.modules["jax"]
-    if isinstance(x, jax.core.Tracer):
-        return True
-    # of a constant inside jit every function is traced too
-    return isinstance(x, jax.Array) and isinstance(jax.numpy.zeros(()), jax.core.Tracer)
-
-
 def jax_face() -> Any:
     """JAX's own face: what its transformations need."""
     from linalgk.interop import _jax

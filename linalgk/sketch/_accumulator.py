@@ -129,9 +129,7 @@ class Accumulator:
             array = block.reshape((-1, 1)) if block.ndim == 1 and self._d is None else block
         else:
             block = _xp.as_array("block", block)
-            mine = _xp.face(block)
-            assert mine is not None
-            array = np.asarray(block) if mine.family == "jax" else mine.enter(block)
+            array = _inputs.entered(block)
             if array.ndim == 1 and self._d is None:
                 array = _xp.namespace(array).reshape(array, (-1, 1))
         d = 1 if self._d is None else self._d

@@ -21,6 +21,15 @@ class _Dense(Sketch):
     _normal: ClassVar[bool]
     _tag: ClassVar[int]
 
+    def __init__(
+        self, k: int, m: int | None = None, *, rng: Any = None, dtype: Any = None, xp: Any = None,
+        device: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(size(k), m, rng, dtype, xp, device)
+        if self._complex and not self._normal:
+            msg = "dtype: signs are real; use Gaussian(dtype='complex128') for complex entries"
+            raise TypeError(msg)
+
     @property
     def scale(self) -> float:
         """``1 / sqrt(k)``; of complex entries, whose two parts have variance one, 1 / sqrt(2 k)."""
@@ -138,12 +147,6 @@ class Gaussian(_Dense):
 
     _normal, _tag = True, GAUSSIAN
 
-    def __init__(
-        self, k: int, m: int | None = None, *, rng: Any = None, dtype: Any = None, xp: Any = None,
-        device: Any = None,
-    ) -> None:  # fmt: skip
-        super().__init__(size(k), m, rng, dtype, xp, device)
-
 
 class Rademacher(_Dense):
     r"""Independent signs times :math:`k^{-1/2}`.
@@ -170,12 +173,3 @@ class Rademacher(_Dense):
     """
 
     _normal, _tag = False, RADEMACHER
-
-    def __init__(
-        self, k: int, m: int | None = None, *, rng: Any = None, dtype: Any = None, xp: Any = None,
-        device: Any = None,
-    ) -> None:  # fmt: skip
-        super().__init__(size(k), m, rng, dtype, xp, device)
-        if self._complex:
-            msg = "dtype: signs are real; use Gaussian(dtype='complex128') for complex entries"
-            raise TypeError(msg)

@@ -77,8 +77,7 @@ def product(s: Any, a: Any) -> Any:
     if mine.family == "jax" and _of_jax(a):
         return _jax().product(s, _floating(s, a))
     with _lag.scope(a):
-        entered = np.asarray(a) if mine.family == "jax" else mine.enter(a)
-        return _left(checked(_dense(s, entered)), a, mine)
+        return left(checked(_dense(s, entered(a))), a)
 
 
 # infinities that meet are told of by `checked`
@@ -96,8 +95,7 @@ def gathered(s: Any, y: Any, *, conjugate: bool) -> Any:
     if mine.family == "jax" and _of_jax(y):
         return _jax().gathered(s, _floating(s, y), conjugate)
     with _lag.scope(y):
-        x = np.asarray(y) if mine.family == "jax" else mine.enter(y)
-        return _left(checked(_back(s, x, m, conjugate), "S.T @ y: y"), y, mine)
+        return left(checked(_back(s, entered(y), m, conjugate), "S.T @ y: y"), y)
 
 
 def _back(s: Any, y: Any, m: int, conjugate: bool) -> Any:
@@ -111,7 +109,18 @@ def _back(s: Any, y: Any, m: int, conjugate: bool) -> Any:
     return xp.conj(result) if conjugate else result
 
 
-def _left(result: Any, like: Any, mine: Any) -> Any:
+def entered(a: Any) -> Any:
+    """An array as kernels take it; JAX's, which its face leaves as they are, as NumPy's."""
+    mine = _xp.face(a)
+    assert mine is not None
+    return np.asarray(a) if mine.family == "jax" else mine.enter(a)
+
+
+def left(result: Any, like: Any) -> Any:
+    """A result in the library that `entered` took ``like`` from; as it is if that was no array."""
+    mine = _xp.face(like)
+    if mine is None:
+        return result
     if mine.family == "jax":
         return sys.modules["jax"].numpy.asarray(result)
     return mine.leave(result, like)
@@ -288,10 +297,7 @@ def _of_operator(s: Any, a: Any) -> Any:
 
 def _of_jax(a: Any) -> bool:
     """Whether JAX itself has to compute: values unknown, or on a device of its own."""
-    jax = sys.modules["jax"]
-    if isinstance(a, jax.core.Tracer) or isinstance(jax.numpy.zeros(()), jax.core.Tracer):
-        return True
-    return any(d.platform != "cpu" for d in a.devices())
+    return _xp.is_traced(a) or any(d.platform != "cpu" for d in a.devices())
 
 
 def _jax() -> Any:

@@ -1,7 +1,6 @@
 """Leverage scores: how much each row matters to the column space."""
 
 import math
-import sys
 import warnings
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -321,8 +320,7 @@ def enter(function: str, a: Any, *, sparse: bool = False, name: str = "a") -> Gi
     else:
         a = _xp.as_array(name, a)
         face = _xp.face(a)
-        jax = sys.modules.get("jax")
-        if jax is not None and isinstance(a, jax.core.Tracer):
+        if _xp.is_traced(a):
             msg = f"{name}: {function} looks at values and cannot be traced; call it outside"
             raise TypeError(msg)
         assert face is not None

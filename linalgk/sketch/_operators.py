@@ -4,6 +4,7 @@ import itertools
 import operator
 import sys
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,7 +18,7 @@ from linalgk.sketch._philox import LAYOUT, Key, dtype_name, imported, key_of, le
 _DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
-class Sketch:
+class Sketch(ABC):
     """A random k x m matrix S that is applied and not stored.
 
     Its entries are functions of the seed and of their place, so that a part of it, the same
@@ -75,21 +76,21 @@ class Sketch:
     # --- What a family has to say --------------------------------------------------------------
 
     @property
+    @abstractmethod
     def scale(self) -> float:
         """Factor of the products, applied last."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _add(self, a: Any, offset: int, total: Any, finish: bool) -> Any:
         """``total`` plus the rows a that stand at ``offset``, times the scale if finished."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _gather(self, y: Any) -> Any:
         """The transpose times y (k, n)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _entries(self, like: Any, row: int, rows: int, col: int, cols: int) -> Any:
         """Entries (rows, cols) from (row, col) on, scaled."""
-        raise NotImplementedError
 
     def _add_sparse(self, a: Any, offset: int, total: Any, finish: bool) -> Any:
         """The same of rows in SciPy's form; here by dense blocks."""

@@ -15,7 +15,6 @@ from linalgk._dispatch import Implementation, Op
 from linalgk.sketch._hadamard_ops import FWHT, SRHT
 
 ALL = ("float32", "float64", "complex64", "complex128")
-REAL = ("float32", "float64")
 # Data rows whose sums are kept apart.
 BLOCK = 1 << 14
 

@@ -3,6 +3,7 @@
 import functools
 import math
 import numbers
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -172,7 +173,7 @@ class _Modes(Sketch):
         if not dense:
             return result
         like = next(iter(dense.values()))
-        return _inputs._left(result, like, _xp.face(like))
+        return _inputs.left(result, like)
 
     def _matrix(self, what: str, t: int, a: Any) -> Any:
         """A factor as (n_t, d_t), floating, where it is computed."""
@@ -186,14 +187,12 @@ class _Modes(Sketch):
             dtype = _inputs._floating(self, np.empty(0, a.dtype)).dtype
             a = a if a.dtype == dtype else a.astype(dtype)
             return a.reshape(-1, 1) if len(shape) == 1 else a
-        mine = _xp.face(a)
-        assert mine is not None
-        x = np.asarray(a) if mine.family == "jax" else mine.enter(a)
+        x = _inputs.entered(a)
         return _inputs.rows_of(self, x[:, None] if len(shape) == 1 else x)
 
+    @abstractmethod
     def _of_factors(self, factors: list[Any], times: _Times) -> Any:
         """The sketch of a product of factors; ``times`` tells of which columns."""
-        raise NotImplementedError
 
 
 def _mode_sizes(shape: Any) -> tuple[int, ...]:
@@ -307,12 +306,6 @@ class TensorSketch(_Modes, Hashed):
     >>> big.kron(*np.ones((6, 10_000))).shape
     (64,)
     """
-
-    def __init__(
-        self, k: int, shape: Any, *, rng: Any = None, dtype: Any = None, xp: Any = None,
-        device: Any = None,
-    ) -> None:  # fmt: skip
-        super().__init__(k, shape, rng=rng, dtype=dtype, xp=xp, device=device)
 
     def grow(self, k: int, /) -> NoReturn:
         """Refused: with another k all places change."""
@@ -459,12 +452,6 @@ class KroneckerSRHT(_Modes):
     """
 
     _op = FWHT
-
-    def __init__(
-        self, k: int, shape: Any, *, rng: Any = None, dtype: Any = None, xp: Any = None,
-        device: Any = None,
-    ) -> None:  # fmt: skip
-        super().__init__(k, shape, rng=rng, dtype=dtype, xp=xp, device=device)
 
     @property
     def scale(self) -> float:
