@@ -71,7 +71,8 @@ ROOMS = (
         anywhere=(
             *LEAVES,
             *("linalgk._validate", "linalgk._xp", "linalgk._results", "linalgk._config"),
-            *("linalgk._dispatch", "linalgk._lag", "linalgk.{room}._*", *ROOM_NAMES),
+            *("linalgk._dispatch", "linalgk._lag", "linalgk._members"),
+            *("linalgk.{room}._*", *ROOM_NAMES),
         ),
         # a framework's own face, where its arrays are differentiated or traced
         lazily=("scipy", "linalgk.interop*"),
@@ -84,7 +85,7 @@ ROOMS = (
             *LEAVES,
             *("linalgk._validate", "linalgk._xp", "linalgk._results", "linalgk._config"),
             *("linalgk._lag", "linalgk.interop.*", *ROOM_NAMES, "linalgk.matfun._*", *FRAMEWORKS),
-            "linalgk.sketch._*",
+            *("linalgk._members", "linalgk.sketch._*", "linalgk.randomized._*"),
         ),
     ),
     # torch: its optimizers are base classes; linalgk: foreach and config_context
@@ -107,6 +108,11 @@ ROOMS = (
     # what the kernels and SciPy's BLAS found out about the machine
     Room("linalgk/_show.py", (*LEAVES, "linalgk._config"), ("numba", "cupy", "linalgk_kernels.*")),
     Room("linalgk/_lag.py", (*LEAVES, "linalgk._xp"), lazily=("cupyx",)),
+    # the door of rooms whose matrices come in batches, sparse, or as operators
+    Room(
+        "linalgk/_members.py",
+        (*LEAVES, "linalgk._validate", "linalgk._xp", "linalgk._results"),
+    ),
     Room(
         "linalgk/_plan.py",
         anywhere=(

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from linalgk import _config, _lag, _validate, _xp
+from linalgk import _config, _lag, _members, _validate, _xp
 from linalgk.errors import ConvergenceWarning, NonFiniteError
 from linalgk.sketch import _inputs
 
@@ -382,7 +382,7 @@ class Accumulator:
 
 
 def _is_sparse(x: Any) -> bool:
-    return _inputs.is_sparse(x) or _inputs.is_cupyx(x)
+    return _members.is_sparse(x) or _members.is_cupyx(x)
 
 
 def _library(block: Any) -> str:

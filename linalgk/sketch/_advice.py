@@ -6,12 +6,12 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
-from linalgk import _config, _lag, _validate, _xp
+from linalgk import _config, _lag, _members, _validate, _xp
 from linalgk._dispatch import Explanation
+from linalgk._members import adjoint, enter, finite_members, rank_cut, report
 from linalgk.errors import NonFiniteError
-from linalgk.sketch import _inputs
 from linalgk.sketch._dense import Gaussian
-from linalgk.sketch._leverage import adjoint, enter, finite_members, rank_cut, report, triangle
+from linalgk.sketch._leverage import triangle
 from linalgk.sketch._operators import Sketch
 from linalgk.sketch._stack import CountSketch, SparseStack
 from linalgk.sketch._trig import SRHT
@@ -116,7 +116,7 @@ def distortion(S: Any, a: Array, /, *, rcond: float | None = None) -> Any:
 
 def _eta(s: Any, a: Any, cut: float) -> float:
     """Of one matrix, dense or sparse."""
-    mapped = _sparse_basis(s, a, cut) if _inputs.is_sparse(a) else _basis(s, a, cut)
+    mapped = _sparse_basis(s, a, cut) if _members.is_sparse(a) else _basis(s, a, cut)
     if mapped is None:
         return 0.0
     values = _xp.to_numpy(_xp.namespace(mapped).linalg.svdvals(mapped)).astype(np.float64)

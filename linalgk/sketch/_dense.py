@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from linalgk import _config, _xp
+from linalgk import _config, _members, _xp
 from linalgk.sketch import _inputs, _ops
 from linalgk.sketch._operators import Sketch, size, threads
 from linalgk.sketch._philox import GAUSSIAN, RADEMACHER
@@ -61,7 +61,7 @@ class _Dense(Sketch):
         return total * self.scale if finish else total
 
     def _add_sparse(self, a: Any, offset: int, total: Any, finish: bool) -> Any:
-        if not _inputs.is_sparse(a):
+        if not _members.is_sparse(a):
             return _inputs.by_dense_blocks(self, a, offset, total, finish)
         a = a.tocsr()
         part = np.zeros((self._rows, a.shape[1]), a.dtype)

@@ -9,27 +9,12 @@ import numpy as np
 
 from linalgk import _config, _lag, _validate, _xp
 from linalgk._dispatch import Explanation
+from linalgk._members import is_cupyx, is_operator, is_sparse
 from linalgk.errors import ConvergenceWarning, NonFiniteError
 from linalgk.sketch import _blocks, _ops
 
 # What a dense panel of an operator may take, where a linear operator is to be sketched.
 _PANEL_BYTES = 1 << 26
-
-
-def is_sparse(a: Any) -> bool:
-    """Whether SciPy stores it."""
-    module = sys.modules.get("scipy.sparse")
-    return module is not None and bool(module.issparse(a))
-
-
-def is_cupyx(a: Any) -> bool:
-    """Whether CuPy stores it as a sparse matrix."""
-    return type(a).__module__.startswith("cupyx") and hasattr(a, "toarray")
-
-
-def is_operator(a: Any) -> bool:
-    """Whether it is known by its products only."""
-    return hasattr(a, "shape") and (hasattr(a, "rmatmat") or hasattr(a, "H"))
 
 
 def conjugated(x: Any) -> Any:

@@ -1,16 +1,23 @@
 """Leverage scores: how much each row matters to the column space."""
 
 import math
-import warnings
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
 from linalgk import _config, _lag, _validate, _xp
 from linalgk._dispatch import Explanation
-from linalgk._results import Info
-from linalgk.errors import ConvergenceWarning, MemberError, NonFiniteError
-from linalgk.sketch._inputs import is_sparse
+from linalgk._members import (
+    Given,
+    adjoint,
+    enter,
+    finite_members,
+    is_sparse,
+    make_info,
+    rank_cut,
+    report,
+)
+from linalgk.errors import NonFiniteError
 from linalgk.sketch._stack import SparseStack
 from linalgk.typing import Array, OnFail
 
@@ -254,11 +261,6 @@ def _approximate(
 # --- Rows, triangles, blocks ---------------------------------------------------------------------
 
 
-def adjoint(xp: Any, x: Any) -> Any:
-    transposed = xp.matrix_transpose(x)
-    return xp.conj(transposed) if _xp.dtype_name(x) in _xp.COMPLEX else transposed
-
-
 def row_squares(xp: Any, x: Any) -> Any:
     """Squared norms of rows."""
     if _xp.dtype_name(x) in _xp.COMPLEX:
@@ -299,63 +301,6 @@ def _defect(scores: Any, gain: Any) -> Any:
 # --- The door ------------------------------------------------------------------------------------
 
 
-class Given(NamedTuple):
-    """An argument that has been looked at."""
-
-    original: Any
-    face: _xp.Face
-    flat: Any  # (b, m, n), or a CSR matrix
-    batch: tuple[int, ...]
-    shape: tuple[int, int]
-    dtype: str
-    eps: float
-    sparse: bool
-
-
-def enter(function: str, a: Any, *, sparse: bool = False, name: str = "a") -> Given:
-    """The argument as matrices on a flat batch."""
-    if sparse and is_sparse(a):
-        flat = _validate.floating(name, a.tocsr())
-        face, batch = _xp.face(flat.data), ()
-    else:
-        a = _xp.as_array(name, a)
-        face = _xp.face(a)
-        if _xp.is_traced(a):
-            msg = f"{name}: {function} looks at values and cannot be traced; call it outside"
-            raise TypeError(msg)
-        assert face is not None
-        flat = _validate.floating(name, face.enter(a))
-        if flat.ndim < 2:
-            msg = f"{name}: must have shape (..., m, n), got {tuple(flat.shape)}"
-            raise ValueError(msg)
-        batch = tuple(flat.shape[:-2])
-        flat = _xp.namespace(flat).reshape(flat, (math.prod(batch), *flat.shape[-2:]))
-    assert face is not None
-    dtype = _xp.dtype_name(flat)
-    m, n = flat.shape[-2:]
-    return Given(a, face, flat, batch, (m, n), dtype, float(np.finfo(dtype).eps), is_sparse(flat))
-
-
-def finite_members(given: Given) -> tuple[Any, Any]:
-    """Which members are finite, and the members with zeros in place of those that are not."""
-    flat = given.flat
-    if given.sparse:
-        good = np.array([bool(np.isfinite(flat.data).all())])
-        return good, flat if good[0] else type(flat)(flat.shape, dtype=flat.dtype)
-    xp = _xp.namespace(flat)
-    finite = xp.all(xp.isfinite(flat), axis=(1, 2))
-    good = np.asarray(_xp.to_numpy(finite))
-    if good.all():
-        return good, flat
-    return good, xp.where(finite[:, None, None], flat, xp.zeros_like(flat))
-
-
-def rank_cut(rcond: Any, given: Given) -> float:
-    if rcond is None:
-        return max(*given.shape, 1) * given.eps
-    return _validate.real_between("rcond", rcond, 0.0, 1.0)
-
-
 def _rows(k: Any, n: int) -> int:
     """Rows of the sketch, a multiple of its 8 entries by column."""
     least = 2 * n
@@ -376,42 +321,3 @@ def hand_back(given: Given, values: Any, good: Any) -> Any:
         mask = _xp.from_numpy(good, xp, like=values)[:, None]
         values = xp.where(mask, values, xp.full_like(values, math.nan))
     return given.face.leave(xp.reshape(values, (*given.batch, given.shape[0])), given.original)
-
-
-def make_info(
-    given: Given, method: str, good: Any, iterations: Any, residual: Any, error: Any
-) -> Info:
-    """The fields as arrays of batch shape in the caller's library."""
-    xp = np if given.sparse else _xp.namespace(given.flat)
-    real = _xp.REAL[given.dtype]
-    fields = {
-        "iterations": iterations.astype(np.int64),
-        "converged": good,
-        "residual": np.where(good, residual, np.nan).astype(real),
-        "error_estimate": np.where(good, error, np.nan).astype(real),
-    }
-    arrays = {
-        key: given.face.leave(
-            _xp.from_numpy(value.reshape(given.batch), xp, like=given.flat), given.original
-        )
-        for key, value in fields.items()
-    }
-    return Info(method=method, **arrays)
-
-
-def report(
-    error: type[MemberError], sentence: str, bad: Any, batch: tuple[int, ...], policy: str,
-    answer: Any,
-) -> None:  # fmt: skip
-    """Raise or warn about bad members as asked."""
-    if not bad.any() or policy == "nan":
-        return
-    index = tuple(
-        tuple(int(i) for i in np.unravel_index(j, batch)) if batch else ()
-        for j in np.flatnonzero(bad)
-    )
-    which = f" (batch members {', '.join(map(str, index[:8]))}{', …' if len(index) > 8 else ''})"
-    msg = sentence.format(which if batch else "")
-    if policy == "raise":
-        raise error(msg, index, answer)
-    warnings.warn(msg, ConvergenceWarning, stacklevel=3)

@@ -7,19 +7,9 @@ import numpy as np
 
 from linalgk import _config, _lag, _validate, _xp
 from linalgk._dispatch import Explanation
+from linalgk._members import adjoint, enter, finite_members, make_info, rank_cut, report
 from linalgk.errors import NonFiniteError, NotConvergedError
-from linalgk.sketch._leverage import (
-    adjoint,
-    enter,
-    finite_members,
-    hand_back,
-    make_info,
-    rank_cut,
-    report,
-    row_squares,
-    triangle,
-    zeros,
-)
+from linalgk.sketch._leverage import hand_back, row_squares, triangle, zeros
 from linalgk.typing import Array, OnFail
 
 _WIDE = {"float32": "float64", "complex64": "complex128"}

@@ -9,10 +9,10 @@ import numpy as np
 
 from linalgk import _config, _lag, _validate, _xp
 from linalgk._dispatch import Explanation
+from linalgk._members import Given, enter, report
 from linalgk._results import Info
 from linalgk.errors import NonFiniteError, SingularMatrixError
 from linalgk.sketch import _inputs, _ridge_path
-from linalgk.sketch._leverage import Given, enter, report
 from linalgk.sketch._ridge_door import Ensemble, ensemble_of, ridges_of, target_of
 from linalgk.sketch._ridge_law import FAMILIES, Measured, law_of, root
 from linalgk.sketch._ridge_path import Problem, Sums

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from linalgk import _validate, _xp
-from linalgk.sketch._leverage import Given
+from linalgk._members import Given
 from linalgk.sketch._operators import Sketch
 from linalgk.sketch._philox import Key, Philox
 from linalgk.sketch._ridge_law import FAMILIES

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linalgk import _xp
-from linalgk.sketch._leverage import adjoint
+from linalgk._members import adjoint
 
 
 class Problem(NamedTuple):

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from linalgk import _validate, _xp
+from linalgk import _members, _validate, _xp
 from linalgk.sketch import _inputs, _ops
 from linalgk.sketch._operators import Sketch
 
@@ -102,7 +102,7 @@ class RowSample(Sketch):
         return part if total is None else total + part
 
     def _add_sparse(self, a: Any, offset: int, total: Any, finish: bool) -> Any:
-        if not _inputs.is_sparse(a):
+        if not _members.is_sparse(a):
             return _inputs.by_dense_blocks(self, a, offset, total, finish)
         mine, rows = self._chosen(offset, a.shape[0])
         part = np.zeros((self._k, a.shape[1]), a.dtype)

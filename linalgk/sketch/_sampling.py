@@ -7,14 +7,9 @@ import numpy as np
 
 from linalgk import _validate, _xp
 from linalgk._dispatch import Explanation
+from linalgk._members import Given, enter, finite_members
 from linalgk.errors import NonFiniteError
-from linalgk.sketch._leverage import (
-    Given,
-    enter,
-    explain_leverage,
-    finite_members,
-    leverage_scores,
-)
+from linalgk.sketch._leverage import explain_leverage, leverage_scores
 from linalgk.sketch._lewis import explain_lewis, lewis_weights
 from linalgk.sketch._philox import Philox
 from linalgk.sketch._rows import RowSample

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from linalgk import _validate, _xp
+from linalgk import _members, _validate, _xp
 from linalgk.sketch import _inputs, _ops
 from linalgk.sketch._operators import Sketch, few, size, threads
 from linalgk.sketch._philox import STACK
@@ -210,7 +210,7 @@ def sparse_columns(h: Any, k: int, scale: float, dtype: Any) -> Any:
 
 def add_columns(s: Any, hashes: Any, a: Any, offset: int, total: Any, finish: bool) -> Any:
     """Rows of a sparse matrix added by columns, entry by entry; what is not NumPy's as blocks."""
-    if not _inputs.is_sparse(a):
+    if not _members.is_sparse(a):
         return _inputs.by_dense_blocks(s, a, offset, total, finish)
     a = a.tocsc()
     if not a.has_canonical_format:

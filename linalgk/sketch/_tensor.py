@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
 
-from linalgk import _validate, _xp
+from linalgk import _members, _validate, _xp
 from linalgk.sketch import _inputs, _ops
 from linalgk.sketch._hadamard_ops import FWHT
 from linalgk.sketch._operators import Sketch, few, size, threads
@@ -155,7 +155,7 @@ class _Modes(Sketch):
             )
             raise ValueError(msg)
         found = {f"factors[{t}]": _array(f"factors[{t}]", a) for t, a in enumerate(factors)}
-        dense = {which: a for which, a in found.items() if not _inputs.is_sparse(a)}
+        dense = {which: a for which, a in found.items() if not _members.is_sparse(a)}
         _xp.same_family(**dense)
         matrices = [
             self._matrix(f"S.{name}: {which}", t, a) for t, (which, a) in enumerate(found.items())
@@ -183,7 +183,7 @@ class _Modes(Sketch):
                 f"{what} must have shape ({n}, d) or ({n},), mode {t} of {self._modes}, got {shape}"
             )
             raise ValueError(msg)
-        if _inputs.is_sparse(a):
+        if _members.is_sparse(a):
             dtype = _inputs._floating(self, np.empty(0, a.dtype)).dtype
             a = a if a.dtype == dtype else a.astype(dtype)
             return a.reshape(-1, 1) if len(shape) == 1 else a
@@ -210,20 +210,20 @@ def _mode_sizes(shape: Any) -> tuple[int, ...]:
 
 
 def _array(name: str, a: Any) -> Any:
-    if _inputs.is_cupyx(a):
+    if _members.is_cupyx(a):
         return a.toarray()
-    return a if _inputs.is_sparse(a) else _xp.as_array(name, a)
+    return a if _members.is_sparse(a) else _xp.as_array(name, a)
 
 
 def _alike(matrices: list[Any]) -> list[Any]:
     """All in one dtype; sparse ones dense where others are not NumPy's."""
     dtype = np.result_type(*(_xp.dtype_name(x) for x in matrices)).name
-    like = next((x for x in matrices if not _inputs.is_sparse(x)), np.empty(0))
+    like = next((x for x in matrices if not _members.is_sparse(x)), np.empty(0))
     xp = _xp.namespace(like)
     found = []
     for a in matrices:
         x = a
-        if _inputs.is_sparse(x) and xp is not np:
+        if _members.is_sparse(x) and xp is not np:
             x = _ops._given(x.toarray(), like)
         if _xp.dtype_name(x) != dtype:
             x = x.astype(dtype) if xp is np else xp.astype(x, _xp.dtype_of(xp, dtype))
@@ -370,7 +370,7 @@ class TensorSketch(_Modes, Hashed):
     def _counted(self, a: Any, h: Any) -> Any:
         """The CountSketch of a with hashes h."""
         h = h.astype(np.uint32)[:, None]
-        if _inputs.is_sparse(a):
+        if _members.is_sparse(a):
             return add_columns(self, lambda *_: h, a, 0, None, True)
         return _ops.STACK_APPLY(a, _ops._given(h, a), self._k, 0, 1.0, threads())
 
@@ -484,7 +484,7 @@ class KroneckerSRHT(_Modes):
     def _of_factors(self, factors: list[Any], times: _Times) -> Any:
         found = []
         for t, (a, row) in enumerate(zip(factors, self._rows(), strict=True)):
-            x = a.toarray() if _inputs.is_sparse(a) else a
+            x = a.toarray() if _members.is_sparse(a) else a
             xp = _xp.namespace(x)
             x = self._transformed(_flipped(x, self._look(t, self._modes[t])), t, t + 1)
             found.append(xp.take(x, _ops._given(row.astype(np.int64), x), axis=0))
@@ -577,7 +577,7 @@ class KroneckerSRHT(_Modes):
         return self._joined(xp, part, total, finish)
 
     def _add_sparse(self, a: Any, offset: int, total: Any, finish: bool) -> Any:
-        if not _inputs.is_sparse(a):
+        if not _members.is_sparse(a):
             return _inputs.by_dense_blocks(self, a, offset, total, finish)
         a = a.tocsr()
         part = np.zeros((self._k, a.shape[1]), a.dtype)

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from linalgk import _validate, _xp
+from linalgk import _members, _validate, _xp
 from linalgk.sketch import _inputs, _ops
 from linalgk.sketch._hadamard_ops import FWHT
 from linalgk.sketch._hadamard_ops import SRHT as SRHT_OP
@@ -303,7 +303,7 @@ class SRCT(_Signed):
         return total * _ops.scalar(xp, self.scale, total) if finish else total
 
     def _add_sparse(self, a: Any, offset: int, total: Any, finish: bool) -> Any:
-        if not _inputs.is_sparse(a):
+        if not _members.is_sparse(a):
             return _inputs.by_dense_blocks(self, a, offset, total, finish)
         return by_tiles(self, a, offset, total, finish)
 

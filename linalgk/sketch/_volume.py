@@ -6,8 +6,8 @@ import numpy as np
 
 from linalgk import _config, _validate, _xp
 from linalgk._dispatch import Explanation
+from linalgk._members import Given, finite_members
 from linalgk.errors import NonFiniteError, SingularMatrixError
-from linalgk.sketch._leverage import Given, finite_members
 from linalgk.sketch._philox import Philox
 from linalgk.sketch._sampling import alias_table, look_up, one_matrix
 from linalgk.typing import Array
