@@ -148,7 +148,7 @@ class Explanation(_Record):
         return f"{self.function}: method {self.method!r} because {self.reason}{runs}{cost}"
 
 
-_ROOMS = ("matfun", "sketch")
+_ROOMS = ("matfun", "sketch", "randomized")
 
 
 def _records(kind: type[Any]) -> list[Any]:

@@ -74,8 +74,9 @@ ROOMS = (
             *("linalgk._dispatch", "linalgk._lag", "linalgk._members"),
             *("linalgk.{room}._*", *ROOM_NAMES),
         ),
-        # a framework's own face, where its arrays are differentiated or traced
-        lazily=("scipy", "linalgk.interop*"),
+        # a framework's own face, where its arrays are differentiated or traced; CuPy's half of SciPy
+        # beside SciPy; a progress bar that was asked for
+        lazily=("scipy", "cupyx", "tqdm", "linalgk.interop*"),
         never=("numba", "cupy", "linalgk_kernels*"),
     ),
     # themselves imported lazily; they call the algorithms below the doors

@@ -1,0 +1,239 @@
+"""A tall system ``[A b]`` by blocks of rows: what least squares reads in one pass.
+
+The partial sums of blocks are added in the order of the rows, so that the number of threads does
+not change a bit.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from linalgk import _config, _validate, _xp
+from linalgk._members import adjoint
+from linalgk.randomized._matrix import Matrix
+from linalgk.sketch import RowBlocks, Sketch
+
+# Entries of a block: it stays in a core's cache between its products.
+_BLOCK = 1 << 17
+# Columns of the triangle that are multiplied at once, so that its zeros are not.
+_PANEL = 96
+_LOW = {"float64": "float32", "complex128": "complex64"}
+
+
+class Sums(NamedTuple):
+    """Of one pass: ``A^H r``, ``||r||^2`` by columns, and ``(A W)^H (A W)``."""
+
+    back: Any
+    squares: Any
+    gram: Any = None
+
+    def __add__(self, other: Any) -> "Sums":  # type: ignore[override]
+        gram = None if self.gram is None else self.gram + other.gram
+        return Sums(self.back + other.back, self.squares + other.squares, gram)
+
+
+class Rows:
+    """A system in memory.
+
+    Attributes
+    ----------
+    a : Matrix
+    b : array, shape (m, c)
+    """
+
+    def __init__(self, a: Matrix, b: Any) -> None:
+        self.a, self.b = a, b
+        self.shape, self.columns = a.shape, int(b.shape[1])
+        self.dtype, self.xp, self.like = a.dtype, a.xp, a.like
+
+    @property
+    def passes(self) -> int:
+        """Reads of the matrix."""
+        return self.a.passes
+
+    @property
+    def eps(self) -> float:
+        """Unit of rounding, 2u."""
+        return self.a.eps
+
+    def sketch(self, s: Sketch) -> tuple[Any, Any]:
+        """``S A`` and ``S b``."""
+        return self.a.sketched(s), s @ self.b
+
+    def residual(self, x: Any, unit: float = 1.0) -> Any:
+        """``(b - A x) / unit``."""
+        return (self.b - self.a.matmat(x)) * (1 / unit)
+
+    def project(self, r: Any) -> Any:
+        """``A^H r``."""
+        return self.a.rmatmat(r)
+
+    def sums(self, x: Any, scales: tuple[float, float], whiten: "Whitener | None" = None) -> Sums:
+        """Residual and what it needs, with r in units of scales[1] and A^H r in both units."""
+        if self.a.kind != "dense":
+            r = self.residual(x, scales[1])
+            back = self.project(r * (1 / scales[0]))
+            gram = None
+            if whiten is not None:
+                y = self.a.matmat(whiten.matrix)
+                gram = adjoint(self.xp, y) @ y
+            return Sums(back, squares(self.xp, r), gram)
+        self.a.passes += 1
+        whole = self.a.a
+        parts = self._mapped(
+            lambda i, j: block_sums(self.xp, whole[i:j, :], self.b[i:j, :], x, scales, whiten)
+        )
+        total = None
+        for part in parts:
+            total = part if total is None else total + part
+        assert total is not None
+        return total
+
+    def _mapped(self, work: Callable[[int, int], Any]) -> Iterator[Any]:
+        """Of blocks of rows in order; on the host by threads, each with a BLAS of its own."""
+        (m, n), host = self.shape, self.xp is np
+        step = max(64, (_BLOCK if host else 32 * _BLOCK) // max(1, n))
+        ranges = [(i, min(i + step, m)) for i in range(0, m, step)]
+        threads = min(_config.num_threads(), len(ranges))
+        if not host or threads == 1:
+            for i, j in ranges:
+                yield work(i, j)
+            return
+        with _config.serial_blas, ThreadPoolExecutor(threads) as pool:
+            # a window, so that sums do not pile up
+            ahead = [pool.submit(work, *r) for r in ranges[: 4 * threads]]
+            for number in range(len(ranges)):
+                yield ahead[number].result()
+                ahead[number] = None  # type: ignore[call-overload]
+                if number + 4 * threads < len(ranges):
+                    ahead.append(pool.submit(work, *ranges[number + 4 * threads]))
+
+
+class BlockRows:
+    """The same of `RowBlocks` that hold pairs ``(A_i, b_i)``."""
+
+    xp = np
+
+    def __init__(self, blocks: RowBlocks) -> None:
+        self.blocks, self._start = blocks, blocks.passes
+        # the first block says what is known of all; it is read again as part of the first pass
+        self._first: Any = iter(blocks)
+        try:
+            head = next(self._first)
+        except StopIteration:
+            msg = "a: there are no blocks"
+            raise ValueError(msg) from None
+        self._first = itertools.chain([head], self._first)
+        self.vector = np.ndim(head[1]) == 1 if isinstance(head, tuple) else True
+        a, b = pair(head)
+        self.columns = int(b.shape[1])
+        self.dtype = _validate.floating("a", np.empty(0, np.result_type(a, b))).dtype.name
+        self.shape = blocks.shape[0] or 0, int(a.shape[1])
+        self.like = np.empty(0, self.dtype)
+
+    @property
+    def eps(self) -> float:
+        """Unit of rounding, 2u."""
+        return float(np.finfo(self.dtype).eps)
+
+    @property
+    def passes(self) -> int:
+        """Reads of the source."""
+        return self.blocks.passes - self._start
+
+    def _pairs(self) -> Iterator[tuple[Any, Any]]:
+        rows, first, self._first = 0, self._first, None
+        for block in self.blocks if first is None else first:
+            a, b = pair(block)
+            rows += a.shape[0]
+            yield a.astype(self.dtype, copy=False), b.astype(self.dtype, copy=False)
+        self.shape = rows, self.shape[1]
+
+    def sketch(self, s: Sketch) -> tuple[Any, Any]:
+        """``S A`` and ``S b``."""
+        n, c, offset = self.shape[1], self.columns, 0
+        left, right = s.accumulator(n, dtype=self.dtype), s.accumulator(c, dtype=self.dtype)
+        for a, b in self._pairs():
+            left.update(a, offset=offset)
+            right.update(b, offset=offset)
+            offset += a.shape[0]
+        return left.result(), right.result()
+
+    def sums(self, x: Any, scales: tuple[float, float], whiten: "Whitener | None" = None) -> Sums:
+        """As of `Rows`."""
+        total = None
+        for a, b in self._pairs():
+            part = block_sums(np, a, b, x, scales, whiten)
+            total = part if total is None else total + part
+        assert total is not None
+        return total
+
+
+def pair(block: Any) -> tuple[Any, Any]:
+    """A block's rows and right-hand sides (rows, c), both dense."""
+    if not isinstance(block, tuple) or len(block) != 2:
+        msg = (
+            "a: the blocks of least squares are pairs (A_i, b_i), got "
+            f"{type(block).__name__}; pass b in the blocks"
+        )
+        raise TypeError(msg)
+    a, b = block
+    a = a.toarray() if hasattr(a, "toarray") else np.asarray(a)
+    b = np.asarray(b)
+    return a, b if b.ndim == 2 else b[:, None]
+
+
+def squares(xp: Any, r: Any) -> Any:
+    """Squared norms of columns."""
+    if _xp.dtype_name(r) in _xp.COMPLEX:
+        return xp.sum(xp.real(r) ** 2 + xp.imag(r) ** 2, axis=0)
+    return xp.sum(r * r, axis=0)
+
+
+# what overflows shows as NaN, which the caller reports
+@np.errstate(over="ignore", invalid="ignore")
+def block_sums(xp: Any, a: Any, b: Any, x: Any, scales: tuple[float, float], whiten: Any) -> Sums:
+    """The sums of one block of rows."""
+    r = (b - a @ x) * (1 / scales[1])
+    scaled = r * (1 / scales[0])
+    # (r^H A)^H: the matrix is neither conjugated nor copied
+    back = adjoint(xp, adjoint(xp, scaled) @ a)
+    gram = None
+    if whiten is not None:
+        y = _whitened(xp, a, whiten)
+        gram = xp.astype(adjoint(xp, y) @ y, whiten.matrix.dtype)
+    return Sums(back, squares(xp, r), gram)
+
+
+class Whitener(NamedTuple):
+    """``W`` with ``A W`` nearly orthonormal; upper triangular or full."""
+
+    matrix: Any
+    triangular: bool
+
+
+def _whitened(xp: Any, a: Any, whiten: Whitener) -> Any:
+    """``a W`` in the lower precision: it conditions a Gram matrix that refinement corrects."""
+    w = whiten.matrix
+    low = _LOW.get(_xp.dtype_name(a))
+    n, r = w.shape
+    panels = range(0, r, _PANEL) if whiten.triangular else [0]
+    width = _PANEL if whiten.triangular else r
+    parts = []
+    for j in panels:
+        end = min(j + width, r)
+        depth = end if whiten.triangular else n
+        part = a[:, :depth] @ w[:depth, j:end]
+        parts.append(part if low is None else xp.astype(part, _xp.dtype_of(xp, low)))
+    return parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
+
+
+def scale_of(size: float) -> float:
+    """A power of two near it, 1 for zero."""
+    if not size or not math.isfinite(size):
+        return 1.0
+    return math.ldexp(1.0, max(-1000, min(1000, math.frexp(size)[1])))

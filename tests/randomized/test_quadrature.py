@@ -1,0 +1,599 @@
+"""Log-determinants and quadratic forms: brackets, intervals, targets, kinds of input, failures."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import scipy.sparse
+import threadpoolctl
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
+
+import linalgk as lk
+from linalgk.errors import (
+    AsymmetricError,
+    ConvergenceWarning,
+    NonFiniteError,
+    NotConvergedError,
+    NotPositiveSemidefiniteError,
+)
+from linalgk.randomized._quadrature import choose_method
+
+EPS = {d: float(np.finfo(d).eps) for d in ("float32", "float64", "complex64", "complex128")}
+NAMES = ["log", "inv", "sqrt", "exp", "invsqrt"]
+CALLS = {
+    "log": np.log, "inv": lambda t: 1 / t, "sqrt": np.sqrt, "exp": np.exp,
+    "invsqrt": lambda t: t**-0.5,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Matrices are too small for two."""
+    with threadpoolctl.threadpool_limits(1):
+        yield
+
+
+def gaussian(shape, dtype="float64", seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(shape)
+    if np.dtype(dtype).kind == "c":
+        x = x + 1j * rng.standard_normal(shape)
+    return x.astype(dtype)
+
+
+def spectrum(values, dtype="float64", seed=0):
+    """A Hermitian matrix with these eigenvalues."""
+    wide = np.result_type(dtype, "float64")
+    q = np.linalg.qr(gaussian((len(values),) * 2, wide, seed))[0]
+    a = (q * values) @ q.conj().T
+    return ((a + a.conj().T) / 2).astype(dtype)
+
+
+def grid(m, shift=1.0):
+    """The Laplacian of a grid of m^3 nodes plus a shift, and its eigenvalues."""
+    line = scipy.sparse.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(m, m))
+    a = scipy.sparse.csr_array((m**3, m**3))
+    eye = scipy.sparse.eye_array
+    for i in range(3):
+        a = a + scipy.sparse.kron(
+            scipy.sparse.kron(eye(m**i), line), eye(m ** (2 - i)), format="csr"
+        )
+    one = 2 - 2 * np.cos(np.pi * np.arange(1, m + 1) / (m + 1))
+    eigenvalues = shift + one[:, None, None] + one[:, None] + one
+    return scipy.sparse.csr_array(a + shift * eye(m**3)), eigenvalues.reshape(-1)
+
+
+def precise_form(a, x, name):
+    """``x^H f(A) x`` to 40 digits."""
+    mpmath = pytest.importorskip("mpmath")
+    functions = {
+        "log": mpmath.log, "inv": lambda t: 1 / t, "sqrt": mpmath.sqrt, "exp": mpmath.exp,
+        "invsqrt": lambda t: 1 / mpmath.sqrt(t),
+    }  # fmt: skip
+    with mpmath.workdps(40):
+        w, v = mpmath.eighe(mpmath.matrix(a.astype(np.result_type(a, "float64")).tolist()))
+        c = v.H * mpmath.matrix(x.astype(np.result_type(x, "float64")).tolist())
+        return sum(functions[name](w[i]) * abs(c[i]) ** 2 for i in range(len(x)))
+
+
+# --- Brackets ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("known", ["tight", "loose"])
+def test_brackets_hold_in_forty_digits(name, known, dtype):
+    """Gauss and Radau on both sides for every number of steps, and at the end they meet."""
+    values = np.geomspace(0.05, 3, 10)
+    a, x = spectrum(values, dtype), gaussian(10, dtype, 1)
+    true = precise_form(a, x, name)
+    slack = 1e-3 if dtype in ("float32", "complex64") else 1e-12
+    bounds = (0.05 * (1 - slack), 3 * (1 + slack)) if known == "tight" else (0.01, 5)
+    widths = []
+    for steps in range(1, 11):
+        form = lk.estimate_quad_form(a, name, x, steps=steps, bounds=bounds)
+        low, high = (float(end) for end in form.bounds)
+        assert low <= true <= high
+        # Gauss' rule is the lower end where derivatives of even order are positive
+        end = low if name in ("inv", "exp", "invsqrt") else high
+        assert abs(form.value - end) < 1e-2 * (high - low) + 200 * EPS[dtype] / 0.05 * abs(end)
+        widths.append((high - low) / float(abs(true)))
+        assert form.info.iterations == steps
+    # rounding: eps kappa times a constant
+    rounding = 1000 * EPS[dtype] * 60
+    pairs = zip(widths, widths[1:], strict=False)
+    assert all(w2 < w1 for w1, w2 in pairs if w1 > rounding)
+    assert widths[-1] < rounding
+    assert widths[0] > 0.01
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bounds_are_open_where_the_spectrum_is_not_known(name):
+    a, x = spectrum(np.geomspace(0.05, 3, 30)), gaussian(30)
+    form = lk.estimate_quad_form(aslinearoperator(a), name, x, steps=4)
+    true = x @ spectrum(CALLS[name](np.geomspace(0.05, 3, 30))) @ x
+    low, high = form.bounds
+    if name == "sqrt":  # zero is below all eigenvalues
+        assert low <= true <= high < math.inf
+    elif name == "log":
+        assert (low, math.isfinite(high)) == (-math.inf, True)
+        assert true <= high
+    else:
+        assert (high, math.isfinite(low)) == (math.inf, True)
+        assert low <= true
+    assert np.isfinite(form.interval()).all()
+
+
+def test_gershgorin_closes_the_brackets():
+    a, values = grid(4)
+    x = gaussian((64, 3))
+    for matrix in (a, a.toarray(), scipy.sparse.csc_array(a)):
+        form = lk.estimate_quad_form(matrix, "log", x, steps=3)
+        low, high = form.bounds
+        true = np.diag(x.T @ lk.logm(a.toarray(), assume_a="pos") @ x)
+        assert form.value.shape == (3,)
+        assert (low <= true).all()
+        assert (true <= high).all()
+        assert ((high - low) / abs(true)).max() < 0.1
+    assert values.min() > 1
+
+
+def test_the_default_reaches_half_of_the_digits():
+    a, x = spectrum(np.geomspace(0.1, 1, 200)), gaussian((200, 2))
+    form = lk.estimate_quad_form(a, "invsqrt", x, bounds=(0.1 - 1e-12, 1.1))
+    true = np.einsum("ik,ij,jk->k", x, spectrum(np.geomspace(0.1, 1, 200) ** -0.5), x)
+    assert np.abs(form.value / true - 1).max() < 1.5e-8
+    assert form.info.iterations < 40
+    assert form.std_error.max() == 0
+    assert (form.interval()[0] <= true * (1 + 1e-13)).all()
+    tight = lk.estimate_quad_form(a, "invsqrt", x, bounds=(0.1 - 1e-12, 1.1), tol=1e-12)
+    assert np.abs(tight.value / true - 1).max() < 2e-12
+    with pytest.raises(NotConvergedError, match="tol"):
+        lk.estimate_quad_form(a, "invsqrt", x, bounds=(0.1 - 1e-12, 1.1), tol=1e-12, steps=5)
+
+
+def test_invariant_subspaces_end_the_process():
+    a = np.diag(np.repeat([1.0, 2.0, 5.0], 10))
+    form = lk.estimate_quad_form(a, "log", np.ones(30), rng=0)
+    assert form.info.iterations == 3
+    assert abs(form.value - 10 * math.log(10)) < 1e-12
+    assert form.bounds[1] - form.bounds[0] < 1e-11
+    # one vector ends before the other
+    x = np.stack([np.eye(30)[0], np.ones(30)], axis=1)
+    both = lk.estimate_quad_form(a, "inv", x, bounds=(0.5, 6))
+    assert np.abs(both.value - [1, 17]).max() < 1e-12
+    zero = lk.estimate_quad_form(a, "log", np.zeros((30, 2)))
+    assert zero.value.tolist() == [0, 0]
+
+
+def test_callables_and_their_derivatives():
+    a, x = spectrum(np.linspace(0.2, 4, 40)), gaussian(40)
+    options = {"steps": 5, "bounds": (0.2 - 1e-9, 4.1)}
+    named = lk.estimate_quad_form(a, "inv", x, **options)
+    called = lk.estimate_quad_form(a, lambda t: 1 / t, x, derivative_signs=(1, -1), **options)
+    assert (called.value, called.bounds) == (named.value, named.bounds)
+
+    def inverse(t):
+        return 1 / t
+
+    inverse.derivative_signs = (1, -1)
+    assert lk.estimate_quad_form(a, inverse, x, **options).bounds == named.bounds
+    unknown = lk.estimate_quad_form(a, lambda t: 1 / t, x, **options)
+    assert unknown.value == named.value
+    assert unknown.bounds == (-math.inf, math.inf)
+    low, high = unknown.interval()
+    assert low < x @ np.linalg.solve(a, x) < high
+    # x log x: positive and negative from the second and third derivative on
+    entropy = lk.estimate_quad_form(
+        a, lambda t: t * np.log(t), x, derivative_signs=(1, -1), **options
+    )
+    true = x @ spectrum(np.linspace(0.2, 4, 40) * np.log(np.linspace(0.2, 4, 40))) @ x
+    assert entropy.bounds[0] <= true <= entropy.bounds[1]
+    with pytest.raises(ValueError, match="is not finite at a Ritz value"):
+        lk.estimate_quad_form(a - 1.5 * np.eye(40), np.log1p, x)
+
+
+def test_functions_of_indefinite_matrices():
+    values = np.linspace(-2, 3, 50)
+    a, x = spectrum(values), gaussian(50)
+    true = x @ spectrum(np.exp(values)) @ x
+    form = lk.estimate_quad_form(a, "exp", x, steps=4, bounds=(None, 3.0 + 1e-12))
+    assert form.bounds[0] <= true <= form.bounds[1] < 1.2 * true
+    for name in ("log", "inv", "sqrt", "invsqrt"):
+        with pytest.raises(NotPositiveSemidefiniteError, match="a is not positive"):
+            lk.estimate_quad_form(a, name, x)
+
+
+def test_many_steps_lose_no_orthogonality():
+    """Gauss' rule of 2k - 1 exact moments, although eigenvalues far out have converged long ago."""
+    values = np.concatenate([np.linspace(1, 2, 90), np.geomspace(10, 1e6, 10)])
+    for dtype in ("float64", "complex128"):
+        a, x = spectrum(values, dtype), gaussian(100, dtype)
+        q = np.linalg.qr(gaussian((100, 100), dtype))[0]
+        c = np.abs(q.conj().T @ x) ** 2
+        form = lk.estimate_quad_form(a, "inv", x, steps=60, bounds=(1 - 1e-9, 1.1e6))
+        # rounding of the matrix itself: eps kappa
+        assert abs(form.value / (c / values).sum() - 1) < 4 * 2.2e-16 * 1e6
+        low, high = form.bounds
+        assert low <= (c / values).sum() <= high
+
+
+# --- Traces --------------------------------------------------------------------------------------
+
+
+@pytest.mark.stat
+@pytest.mark.parametrize("options", [{}, {"deflate": 12}, {"probes": "normal"}, {"steps": 6}])
+def test_intervals_cover(options):
+    """200 seeds: 95 % intervals cover at least 88 %: by chance in 1 of 10^4 runs."""
+    values = 1 + np.concatenate([np.geomspace(200, 1, 20), np.linspace(0, 1, 60)])
+    a = spectrum(values)
+    true = np.log(values).sum()
+    found = [
+        lk.estimate_logdet(a, 120, method="slq", bounds=(1 - 1e-12, None), rng=s, **options)
+        for s in range(200)
+    ]
+    inside = [low <= true <= high for low, high in (e.interval() for e in found)]
+    assert np.mean(inside) >= 0.88
+    estimates = np.array([e.value for e in found])
+    errors = np.array([e.std_error for e in found])
+    spread = estimates.std(ddof=1)
+    assert 0.8 < math.sqrt((errors**2).mean()) / spread < 1.25
+    # Gauss' rule is above by the error of quadrature
+    reach = np.mean([e.bounds[1] - e.bounds[0] for e in found])
+    assert abs(estimates.mean() - true) < 4.5 * spread / math.sqrt(200) + reach
+
+
+@pytest.mark.stat
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("name", NAMES)
+def test_traces_of_functions(name, dtype):
+    """z < 4.5 with 60 or more probes: fails by chance in 1 of 10^4 runs."""
+    values = np.linspace(0.3, 3, 60)
+    a = spectrum(values, dtype)
+    t = lk.estimate_quad_form(a, name, n_matvecs=1000, bounds=(0.3 - 1e-12, 3 + 1e-12), rng=1)
+    true = CALLS[name](values).sum()
+    reach = t.enclosure[1] - t.enclosure[0]
+    assert abs(t.value - true) < 4.5 * t.std_error + reach
+    assert t.bounds == t.enclosure
+    assert reach < 2 * t.std_error
+    assert t.dof > 60
+
+
+@pytest.mark.stat
+def test_the_variance_is_that_of_the_logarithm():
+    """Of 600 probes, kurtosis below 6: z < 4.5."""
+    values = np.geomspace(0.1, 10, 160)
+    a = spectrum(values)
+    log = spectrum(np.log(values))
+    e = lk.estimate_quad_form(a, "log", n_matvecs=600 * 20 + 1, steps=20, rng=2,
+                              bounds=(0.1 - 1e-9, 11))  # fmt: skip
+    probes = int(e.dof) + 1
+    assert probes == 600
+    variance = 2 * (np.sum(log**2) - np.sum(np.diag(log) ** 2))
+    assert abs(e.std_error**2 * probes / variance - 1) < 4.5 * math.sqrt(5 / probes)
+
+
+def test_the_grid_takes_few_products():
+    """One percent of the log-determinant of a grid; 30 seeds, all within the target."""
+    a, values = grid(12)
+    true = np.log(values).sum()
+    products, inside = [], []
+    for seed in range(30):
+        e = lk.estimate_logdet(a, tol=0.01, rng=seed)
+        products.append(e.n_matvecs)
+        low, high = e.interval()
+        inside.append(low <= true <= high)
+        assert abs(e.value / true - 1) < 0.02
+        assert (high - low) / 2 <= 0.01 * e.value * (1 + 1e-9)
+        assert np.isfinite(e.bounds).all()
+    assert np.mean(products) < 60
+    assert np.mean(inside) > 0.8
+    assert (
+        lk.estimate_logdet(a, rng=0).n_matvecs == lk.estimate_logdet(a, tol=0.01, rng=0).n_matvecs
+    )
+
+
+def test_targets_add_probes_and_steps():
+    a, values = grid(10, 0.1)
+    true = np.log(values).sum()
+    coarse = lk.estimate_logdet(a, tol=0.05, rng=0)
+    fine = lk.estimate_logdet(a, tol=0.004, rng=0)
+    assert coarse.n_matvecs < fine.n_matvecs
+    assert coarse.info.iterations < fine.info.iterations
+    assert abs(fine.value / true - 1) < 0.008
+    seen = []
+    lk.estimate_logdet(a, tol=0.004, rng=0, callback=seen.append)
+    assert seen[-1].n_matvecs == fine.n_matvecs
+    with pytest.raises(NotConvergedError, match="still above tol") as caught:
+        lk.estimate_logdet(a, 30, tol=1e-4, rng=0)
+    assert abs(caught.value.result.value / true - 1) < 0.2
+    with pytest.warns(ConvergenceWarning):
+        assert not lk.estimate_logdet(a, 30, tol=1e-4, rng=0, on_fail="warn").converged
+    few = lk.estimate_logdet(a, 40, rng=0)
+    assert few.n_matvecs <= 40
+    assert lk.estimate_logdet(a, 40, steps=10, rng=0).info.iterations == 10
+
+
+def test_small_matrices_are_factored(dtype):
+    a = spectrum(np.geomspace(0.01, 1, 40), dtype)
+    e = lk.estimate_logdet(a)
+    assert (e.method, e.std_error, e.n_matvecs) == ("cholesky", 0, 0)
+    true = np.log(np.linalg.eigvalsh(a.astype(np.result_type(a, "float64")))).sum()
+    low, high = e.bounds
+    assert low - 1e-3 * abs(low) * EPS[dtype] <= true <= high + 1e-3 * abs(high) * EPS[dtype]
+    assert high - low < 1000 * EPS[dtype] * abs(true) * 10
+    big = np.eye(700) * 2.0
+    assert lk.estimate_logdet(big, rng=0).method == "slq"
+    assert abs(lk.estimate_logdet(big, rng=0).value - 700 * math.log(2)) < 1e-9
+
+
+def test_few_columns_are_all_taken():
+    a = spectrum([1.0, 2.0, 3.0])
+    e = lk.estimate_logdet(aslinearoperator(a), tol=1e-8)
+    assert abs(e.value - math.log(6)) < 1e-8
+    assert e.std_error == 0
+    t = lk.estimate_quad_form(spectrum(np.linspace(1, 2, 20)), "exp", n_matvecs=2000)
+    assert t.std_error == 0
+    assert abs(t.value / np.exp(np.linspace(1, 2, 20)).sum() - 1) < 1e-7
+
+
+@pytest.mark.stat
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_deflation_takes_the_variance(dtype):
+    """A kernel matrix: 20 eigenvalues above a floor carry the log-determinant. z < 4.5 of t(>20)."""
+    values = 1e-2 + np.concatenate([np.geomspace(1e4, 1e-2, 20), np.zeros(130)])
+    a = spectrum(values, dtype)
+    true = np.log(values).sum()
+    plain = lk.estimate_logdet(a, 600, method="slq", rng=0, bounds=(0.009, None))
+    deflated = lk.estimate_logdet(a, 600, method="slq", rng=0, bounds=(0.009, None), deflate=40)
+    assert deflated.method == "slq+nystrom"
+    assert deflated.std_error < 0.1 * plain.std_error
+    for e in (plain, deflated):
+        assert e.n_matvecs <= 600
+        low, high = e.interval(1 - 1e-5)
+        assert low <= true <= high
+    # an operator has no trace to read
+    known = lk.estimate_logdet(aslinearoperator(a), 600, rng=0, bounds=(0.009, None), deflate=40)
+    low, high = known.interval(1 - 1e-5)
+    assert low <= true <= high
+    auto = lk.estimate_logdet(
+        a, method="slq", tol=0.005, rng=0, bounds=(0.009, None), deflate="auto"
+    )
+    assert auto.method == "slq+nystrom"
+    assert abs(auto.value / true - 1) < 0.01
+    assert lk.estimate_logdet(np.eye(30), method="slq", deflate="auto").method == "slq"
+
+
+# --- Kinds of input ------------------------------------------------------------------------------
+
+
+def test_batches_and_members_alone():
+    a = np.stack([spectrum(np.linspace(1, 2 + i, 50), seed=i) for i in range(6)]).reshape(
+        2, 3, 50, 50
+    )
+    low = np.full((2, 3), 0.99)
+    e = lk.estimate_logdet(a, method="slq", rng=4, tol=0.02, bounds=(low, 10))
+    assert e.value.shape == e.bounds[0].shape == e.dof.shape == (2, 3)
+    alone = lk.estimate_logdet(a[1, 2], method="slq", rng=4, tol=0.02, bounds=(0.99, 10))
+    assert e.value[1, 2] == alone.value
+    assert e.interval()[0][1, 2] == alone.interval()[0]
+    x = gaussian((2, 3, 50, 4))
+    forms = lk.estimate_quad_form(a, "exp", x, steps=5)
+    assert forms.value.shape == forms.interval()[1].shape == (2, 3, 4)
+    one = lk.estimate_quad_form(a[1, 2], "exp", x[1, 2], steps=5)
+    assert (forms.value[1, 2] == one.value).all()
+    assert (forms.bounds[0][1, 2] == one.bounds[0]).all()
+    vectors = lk.estimate_quad_form(a, "exp", x[..., 0], steps=5)
+    assert np.abs(vectors.value / forms.value[..., 0] - 1).max() < 1e-13
+    assert pickle.loads(pickle.dumps(e)).value[0, 0] == e.value[0, 0]
+
+
+def test_empty():
+    e = lk.estimate_logdet(np.zeros((0, 0)))
+    assert (e.value, e.std_error, e.interval()) == (0, 0, (0, 0))
+    assert lk.estimate_logdet(np.zeros((0, 3, 3), "float32")).value.dtype == np.float32
+    assert lk.estimate_quad_form(np.zeros((0, 0)), "log", np.zeros((0, 2))).value.tolist() == [0, 0]
+    assert lk.estimate_quad_form(np.eye(3), "log", np.zeros((3, 0))).value.shape == (0,)
+    assert lk.estimate_quad_form(np.zeros((0, 0)), "log").value == 0
+
+
+@pytest.mark.parametrize("name", ["log", "exp"])
+def test_layouts_sparse_and_operators(name, dtype):
+    a = spectrum(np.linspace(1, 3, 60), dtype)
+    x = gaussian((60, 3), dtype)
+    options = {"bounds": (0.99, 3.1), "rng": 4}
+    form = lk.estimate_quad_form(a, name, x, steps=6, **options)
+    trace = lk.estimate_quad_form(a, name, n_matvecs=60, **options)
+    bound = 200 * EPS[dtype]
+    fortran, before = np.asfortranarray(a), a.copy()
+    fortran.flags.writeable = False
+    frozen = np.asfortranarray(x)
+    frozen.flags.writeable = False
+    strided = np.repeat(a, 2, axis=0)[::2]
+    for other in (fortran, strided, scipy.sparse.csr_array(a), scipy.sparse.coo_array(a),
+                  scipy.sparse.csr_matrix(a), aslinearoperator(a)):  # fmt: skip
+        got = lk.estimate_quad_form(other, name, frozen, steps=6, **options)
+        assert np.abs(got.value / form.value - 1).max() < bound
+        again = lk.estimate_quad_form(other, name, n_matvecs=60, **options)
+        assert abs(again.value / trace.value - 1) < bound
+    assert (a == before).all()
+    assert form.value.dtype == np.zeros(0, dtype).real.dtype
+
+
+def test_other_libraries(xp):
+    a = np.stack([spectrum(np.linspace(1, 2 + i, 50), seed=i) for i in range(2)])
+    x = gaussian((2, 50, 3))
+    theirs, vectors = xp.asarray(a), xp.asarray(x)
+    options = {"bounds": (0.99, 4), "rng": 4}
+    for mine, other in (
+        (lk.estimate_logdet(a, 80, **options), lk.estimate_logdet(theirs, 80, **options)),
+        (lk.estimate_logdet(a, **options), lk.estimate_logdet(theirs, **options)),
+        (lk.estimate_logdet(a, 80, deflate=9, **options),
+         lk.estimate_logdet(theirs, 80, deflate=9, **options)),
+        (lk.estimate_quad_form(a, "inv", x, **options),
+         lk.estimate_quad_form(theirs, "inv", vectors, **options)),
+        (lk.estimate_quad_form(a, "exp", tol=0.1, rng=4),
+         lk.estimate_quad_form(theirs, "exp", tol=0.1, rng=4)),
+    ):  # fmt: skip
+        assert type(other.value) is type(theirs)
+        assert type(other.bounds[0]) is type(theirs)
+        assert np.abs(lk.testing.to_numpy(other.value) / mine.value - 1).max() < 1e-10
+        for end, wanted in zip(other.interval(), mine.interval(), strict=True):
+            assert np.abs(lk.testing.to_numpy(end) - wanted).max() < 1e-7 * np.abs(wanted).max()
+
+
+def test_complex_in_other_libraries(xp):
+    a, x = spectrum(np.linspace(1, 2, 40), "complex128"), gaussian(40, "complex128")
+    mine = lk.estimate_quad_form(a, "log", x, steps=5, bounds=(0.99, 3))
+    other = lk.estimate_quad_form(xp.asarray(a), "log", xp.asarray(x), steps=5, bounds=(0.99, 3))
+    assert abs(float(other) / mine.value - 1) < 1e-12
+    true = np.log(np.linspace(1, 2, 40)).sum()
+    assert abs(float(lk.estimate_logdet(xp.asarray(a), 60, rng=0)) / true - 1) < 0.2
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e150])
+def test_huge_and_tiny_entries(scale):
+    values = np.linspace(1, 3, 50)
+    a, x = spectrum(values), gaussian(50)
+    shift = 50 * math.log(scale)
+    for options in (
+        {},
+        {"method": "slq", "n_matvecs": 100},
+        {"method": "slq", "n_matvecs": 100, "deflate": 8},
+    ):
+        e = lk.estimate_logdet(a, rng=0, **options)
+        for matrix in (a * scale, scipy.sparse.csr_array(a * scale)):
+            if options or isinstance(matrix, np.ndarray):
+                far = lk.estimate_logdet(matrix, rng=0, **options)
+                assert abs(far.value - shift - e.value) < 1e-9
+    form = lk.estimate_quad_form(a, "sqrt", x, rng=0)
+    far = lk.estimate_quad_form(a * scale, "sqrt", x, rng=0)
+    assert abs(far.value / math.sqrt(scale) / form.value - 1) < 1e-9
+    far = lk.estimate_quad_form(a, "inv", x * scale**0.9, rng=0)
+    assert abs(far.value / scale**1.8 / lk.estimate_quad_form(a, "inv", x).value - 1) < 1e-9
+
+
+def test_seeds_and_blocks():
+    a, _ = grid(6)
+    e = lk.estimate_logdet(a, 100, rng=3)
+    assert lk.estimate_logdet(a, 100, rng=e.seed).value == e.value
+    assert lk.estimate_logdet(a, 100, rng=4).value != e.value
+    assert lk.estimate_logdet(a, 100).value != lk.estimate_logdet(a, 100).value
+    one = lk.estimate_logdet(a, 100, rng=3, steps=6, block=1)
+    assert abs(one.value / lk.estimate_logdet(a, 100, rng=3, steps=6).value - 1) < 1e-12
+    lk.estimate_logdet(a, 30, progress=True)
+
+
+# --- Bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["cholesky", "slq"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_nan(method, bad):
+    a = np.stack([spectrum(np.linspace(1, 2, 40))] * 3)
+    a[1, 5, 5] = bad
+    options = {"method": method, "rng": 0, "tol": 0.05}
+    with pytest.raises(NonFiniteError, match=r"a holds NaN or infinity \(batch members \(1,\)\)"):
+        lk.estimate_logdet(a, **options)
+    quiet = lk.estimate_logdet(a, on_fail="nan", **options)
+    assert np.isnan(quiet.value).tolist() == [False, True, False]
+    assert quiet.converged.tolist() == [True, False, True]
+    assert quiet.value[2] == lk.estimate_logdet(a[2], **options).value
+    assert np.isnan(lk.estimate_logdet(a, check_finite=False, **options).value[1])
+    for other in (scipy.sparse.csr_array(a[1]), aslinearoperator(a[1])):
+        with pytest.raises(NonFiniteError, match="NaN"):
+            lk.estimate_logdet(other)
+        with pytest.raises(NonFiniteError, match="NaN"):
+            lk.estimate_quad_form(other, "exp", np.ones(40))
+    with pytest.raises(ValueError, match="x: holds NaN"):
+        lk.estimate_quad_form(a[0], "exp", np.full(40, math.nan))
+
+
+@pytest.mark.parametrize("method", ["cholesky", "slq"])
+def test_wrong_structure(method):
+    s = spectrum(np.linspace(1, 2, 50))
+    s[3, 7] += 1e-4
+    with pytest.raises(AsymmetricError, match="symmetrise"):
+        lk.estimate_logdet(s, method=method)
+    for values in (np.linspace(-1, 2, 50), np.concatenate([np.zeros(45), np.arange(1.0, 6)])):
+        with pytest.raises(NotPositiveSemidefiniteError, match="a is not positive definite"):
+            lk.estimate_logdet(spectrum(values), method=method)
+    with pytest.raises(NotPositiveSemidefiniteError, match="diagonal"):
+        lk.estimate_logdet(scipy.sparse.csr_array(np.diag([1.0, -1, 2, 3, 4, 5, 6])))
+    with pytest.raises(NotPositiveSemidefiniteError, match="not positive definite"):
+        lk.estimate_logdet(spectrum(np.linspace(-1, 2, 50)), method="slq", deflate=50)
+
+
+def test_asymmetry_is_found_in_all_kinds(dtype):
+    s = spectrum(np.linspace(1, 2, 50), dtype)
+    s[3, 7] += 0.1
+    for seed in range(20):
+        for other in (s, scipy.sparse.csr_array(s), aslinearoperator(s)):
+            with pytest.raises(AsymmetricError, match="a is not Hermitian"):
+                lk.estimate_quad_form(other, "exp", n_matvecs=30, rng=seed)
+            with pytest.raises(AsymmetricError, match="a is not Hermitian"):
+                lk.estimate_quad_form(other, "exp", gaussian(50), rng=seed)
+
+
+def test_symmetric_matrices_pass(dtype):
+    """The tolerance is wide enough for rounding: 60 seeds, ill-conditioned matrices."""
+    for seed in range(60):
+        s = spectrum(np.geomspace(1e-3, 1, 90), dtype, seed)
+        e = lk.estimate_quad_form(s, "exp", n_matvecs=30, rng=seed)
+        assert e.std_error > 0
+
+
+def test_bounds_are_checked():
+    a = spectrum(np.linspace(1, 2, 50))
+    for bounds, words in (
+        ((1.5, 3), "outside of"), ((0.5, 1.5), "outside of"), ((3, 1), "lower one must not"),
+        ((1, 2, 3), "a pair"), (1.0, "a pair"), (([1.0], 2), "batch shape"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            lk.estimate_logdet(a, method="slq", bounds=bounds)
+
+
+def test_a_wrong_adjoint_is_found():
+    a = spectrum(np.linspace(1, 2, 50))
+    wrong = LinearOperator((50, 50), matvec=lambda x: a @ x, rmatvec=lambda x: 2 * x, dtype=float)
+    with pytest.raises(ValueError, match="adjoint is not that of the product"):
+        lk.estimate_logdet(wrong, check_adjoint=True)
+    assert lk.estimate_logdet(wrong, tol=0.1).value > 0
+
+
+def test_bad_arguments():
+    a = np.eye(30)
+    form = lk.estimate_quad_form
+    cases = [
+        (ValueError, "n, n", lambda: lk.estimate_logdet(np.ones((3, 4)))),
+        (ValueError, "method: must be one of", lambda: lk.estimate_logdet(a, method="lu")),
+        (ValueError, "for dense arrays",
+         lambda: lk.estimate_logdet(scipy.sparse.csr_array(a), method="cholesky")),
+        (ValueError, "n_matvecs: must be at least 3", lambda: lk.estimate_logdet(a, 2)),
+        (ValueError, "above steps", lambda: lk.estimate_logdet(a, 10, steps=10)),
+        (ValueError, "steps: must be at least 1", lambda: lk.estimate_logdet(a, steps=0)),
+        (ValueError, "deflate: must be at most n", lambda: lk.estimate_logdet(a, deflate=31)),
+        (ValueError, "deflate: must be at least 0", lambda: lk.estimate_logdet(a, deflate=-1)),
+        (ValueError, "deflate [+] 6", lambda: lk.estimate_logdet(a, 12, deflate=10)),
+        (ValueError, "tol: must be at least", lambda: lk.estimate_logdet(a, tol=1e-16)),
+        (ValueError, "probes: must be one of", lambda: lk.estimate_logdet(a, probes="cube")),
+        (ValueError, "level", lambda: lk.estimate_logdet(a, level=1)),
+        (ValueError, "f: must be one of", lambda: form(a, "sin", np.ones(30))),
+        (TypeError, "f: must be a name or callable", lambda: form(a, 3, np.ones(30))),
+        (ValueError, "derivative_signs", lambda: form(a, "log", derivative_signs=(1, 1))),
+        (ValueError, "derivative_signs", lambda: form(a, np.sin, derivative_signs=(1, 2))),
+        (ValueError, "x: must have shape", lambda: form(a, "log", np.ones(29))),
+        (TypeError, "x: is complex", lambda: form(a, "log", np.ones(30) * 1j)),
+        (ValueError, "n_matvecs: is for the trace", lambda: form(a, "log", np.ones(30), n_matvecs=9)),
+    ]  # fmt: skip
+    for error, words, call in cases:
+        with pytest.raises(error, match=words):
+            call()
+
+
+def test_choice_of_the_method():
+    assert choose_method(100, dense=True)[0] == "cholesky"
+    assert choose_method(100, dense=True, n_matvecs=50)[0] == "slq"
+    assert choose_method(100, dense=False)[0] == "slq"
+    assert choose_method(5000, dense=True)[0] == "slq"
+    assert choose_method(5000, dense=True, method="cholesky")[0] == "cholesky"
