@@ -135,7 +135,7 @@ def eigh_problem(n: int, k: int) -> Problem:
     s = powers(n)
     return _problem(
         "eigh_lowrank", f"rank{k}", (n, n), lambda: {"a": with_spectrum(n, n, s, (1, 1))},
-        _nothing, excess(s, n, k, (1, 1)), 0.02, options={"rank": k},
+        _nothing, excess(s, n, k, (1, 1)), 0.05, options={"rank": k},
         flops=4.0 * n * n * (k + 10), nbytes=24.0 * n * n,
     )  # fmt: skip
 

@@ -7,10 +7,11 @@ from linalgk_bench import randomized_problems as problems
 from linalgk_bench.peers import LINALGK, Unavailable
 from linalgk_bench.problems import ROOMS
 
+LARGER = problems.surveying()[:1]
 SMALL = [
     problems.lstsq_problem(3000, 20, 1e8),
     problems.sparse_problem(12_000, 30, 0.05),
-    *problems.surveying()[:1],
+    *LARGER,
     problems.svd_problem(300, 200, 10),
     problems.eigh_problem(300, 10),
     problems.streaming_problem(600, 100, 5, 4),
@@ -76,7 +77,12 @@ def made():
 @pytest.mark.filterwarnings("ignore")  # of peers
 @pytest.mark.parametrize(
     ("problem", "peer"),
-    [(p, q) for p in SMALL for q in randomized.PEERS if q.accepts(p)],
+    [
+        pytest.param(p, q, marks=[pytest.mark.slow] if p in LARGER else [])
+        for p in SMALL
+        for q in randomized.PEERS
+        if q.accepts(p)
+    ],
     ids=lambda x: x.name.replace(" ", "-"),
 )
 def test_contenders_solve_small_copies(problem, peer, made):
@@ -102,7 +108,7 @@ def test_contenders_solve_small_copies(problem, peer, made):
         assert error <= max(loose, problem.error_bound)
 
 
-@pytest.mark.parametrize("problem", SMALL, ids=lambda p: p.name)
+@pytest.mark.parametrize("problem", [p for p in SMALL if p not in LARGER], ids=lambda p: p.name)
 def test_judges_tell_right_from_wrong(problem, made):
     arrays, reference = made(problem)
     ours = next(p for p in randomized.PEERS if p.name == LINALGK)
@@ -113,7 +119,7 @@ def test_judges_tell_right_from_wrong(problem, made):
         body *= 2.5
         assert not problem.error(answer, reference) <= problem.error_bound
         body /= 2.5
-        body.reshape(-1)[:1] = np.nan
+        body.flat[0] = np.nan
         assert not problem.error(answer, reference) <= problem.error_bound
 
 

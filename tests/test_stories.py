@@ -1,6 +1,8 @@
 """What the documentation shows runs, and what it says holds."""
 
+import contextlib
 import doctest
+import io
 import json
 import runpy
 import subprocess
@@ -113,6 +115,71 @@ def test_story_3_whitening_in_jax(capsys):
     # all rows are alike, so that the loss depends on the mean of the three columns alone: moving
     # every entry by the same amount changes its scale, to which whitening is blind but for damping
     assert abs(np.asarray(names["g"]).sum()) < 1e-2
+
+
+@pytest.fixture(scope="module")
+def story_8(tmp_path_factory):
+    pytest.importorskip("dask")
+    out = io.StringIO()
+    with contextlib.chdir(tmp_path_factory.mktemp("story")), contextlib.redirect_stdout(out):
+        run("examples/story_08_data.py")
+        names = run("examples/story_08.py")
+        names["loaded"] = [names["A"].compute(), names["b"].compute()]
+        names["U"] = names["r"].U.compute()
+        names["rows"] = np.concatenate([np.load(f) for f in names["files"]])
+    return names, out.getvalue()
+
+
+def lowrank_error(a, found):
+    u, s, vh = (np.asarray(x, np.float64) for x in found)
+    return np.linalg.norm(a - (u * s) @ vh) / np.linalg.norm(a)
+
+
+def least_error(a, rank):
+    s = np.linalg.svd(a, compute_uv=False)
+    return np.linalg.norm(s[rank:]) / np.linalg.norm(s)
+
+
+def test_story_8_factors_of_a_dask_array_and_of_blocks(story_8):
+    names, out = story_8
+    r, r2 = names["r"], names["r2"]
+    assert type(r.U).__module__.startswith("dask")
+    assert (type(r.S), type(r.Vh)) == (np.ndarray, np.ndarray)
+    assert r.S.dtype == r.Vh.dtype == np.float32
+    assert r.info.passes == r2.info.passes == 2
+    assert names["U"].dtype == np.float32
+    for a, found, u in ((names["loaded"][0], r, names["U"]), (names["rows"], r2, r2.U)):
+        error = lowrank_error(a, (u, found.S, found.Vh))
+        # of data in blocks the error is computed, in the precision of the data
+        assert abs(error - found.info.error_estimate) < 1e-4 * error
+        # two passes; the first one's sketch has four rows and more for every singular value
+        assert error < 1.1 * least_error(a, len(found.S))
+    assert str(r.info.error_estimate) in out
+
+
+def test_story_8_intervals_of_least_squares(story_8):
+    names, _ = story_8
+    a, b = (x.astype(np.float64) for x in names["loaded"])
+    x = np.linalg.lstsq(a, b)[0]
+    inside = (names["lo"] <= x) & (x <= names["hi"])
+    # 95 expected of 100, which depend on each other
+    assert inside.sum() >= 85
+    # the data were made with ten ones, and noise of 0.1 over singular values of 4
+    assert np.abs(x[:10] - 1).max() < 0.1
+    assert names["fit"].info.passes == 1
+
+
+def test_story_8_streams_and_shards(story_8):
+    names, out = story_8
+    assert "blocks of an iterator can be read once" in out
+    r3, r4 = names["r3"], names["r4"]
+    assert (r3.info.method, r3.info.passes) == ("streaming", 1)
+    # the parts add up to the stream, bit for bit
+    assert all(np.array_equal(x, y) for x, y in zip(r3, r4, strict=True))
+    error = lowrank_error(names["rows"], r4)
+    # ten Gaussian rows: chi-square with 10 degrees of freedom and more, P < 1e-5 beyond
+    assert 0.3 < error / r4.info.error_estimate < 3
+    assert error < 2 * least_error(names["rows"], 50)
 
 
 def test_story_9_lists_everything_and_writes_valid_json(capsys):

@@ -11,6 +11,10 @@ from linalgk._members import adjoint
 from linalgk.randomized import _newton, _pinv
 
 
+def _loop(count: int, body: Any, start: Any) -> Any:
+    return jax.lax.fori_loop(0, count, body, start)
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3, 4))
 def _pseudoinverse(a: Any, hermitian: bool, rcond: Any, steps: Any, tol: Any) -> Any:
     m, n = a.shape[-2:]
@@ -21,11 +25,10 @@ def _pseudoinverse(a: Any, hermitian: bool, rcond: Any, steps: Any, tol: Any) ->
     good = jnp.all(jnp.isfinite(flat), axis=(1, 2))
     flat = jnp.where(good[:, None, None], flat, 0)
     tall = adjoint(jnp, flat) if m < n else flat
-    x, defect = _newton.newton_blind(tall, cut=rcond, tol=tol, steps=steps)
+    x, right = _newton.newton_blind(tall, _loop, cut=rcond, tol=tol, steps=steps)
     x = adjoint(jnp, x) if m < n else x
     x = 0.5 * (x + adjoint(jnp, x)) if hermitian else x
-    good = good & ((defect < 0.1) | (steps is not None))
-    x = jnp.where(good[:, None, None], x, math.nan)
+    x = jnp.where((good & right)[:, None, None], x, math.nan)
     return jnp.reshape(x, (*a.shape[:-2], n, m))
 
 

@@ -176,7 +176,7 @@ class Found(NamedTuple):
     sure: tuple[bool, bool] | None = None  # which ends are proven; None without quadrature
     passes: int = 0
     rank: int = 0
-    target: float = math.nan  # the error that was asked for
+    stopped: bool = False  # by the callback, which is no failure
 
 
 class BadMember(Exception):
@@ -285,7 +285,8 @@ def each(
             found.append(None)
             if bad.error is not NonFiniteError or check:
                 wrong.setdefault(bad.error, (bad.sentence, []))[1].append(i)
-    late = [i for i, f in enumerate(found) if f is not None and not f.converged]
+    unmet = [i for i, f in enumerate(found) if f is not None and not f.converged]
+    late = [i for i in unmet if not found[i].stopped]  # type: ignore[union-attr]
     if late:
         first = found[late[0]]
         assert first is not None
@@ -297,7 +298,7 @@ def each(
         if policy == "nan":
             found = [None if i in late else f for i, f in enumerate(found)]
     answer = _gather(
-        given, matrices, found, late, key, shape, real=real, quadrature=quadrature, method=method
+        given, matrices, found, unmet, key, shape, real=real, quadrature=quadrature, method=method
     )
     for error, (sentence, index) in wrong.items():
         mask = np.zeros(len(found), bool)
@@ -307,7 +308,7 @@ def each(
 
 
 def _gather(
-    given: Given, matrices: list[Matrix], found: list[Found | None], late: list[int], key: Any,
+    given: Given, matrices: list[Matrix], found: list[Found | None], unmet: list[int], key: Any,
     shape: tuple[int, ...], *, real: bool, quadrature: bool, method: str,
 ) -> Estimate:  # fmt: skip
     """One result of the members' results."""
@@ -358,7 +359,7 @@ def _gather(
                 for f, s in zip(found, sizes, strict=True)]  # fmt: skip
     width = [math.nan if f is None else _ratio(_size(f.high - f.low), s)
              for f, s in zip(found, sizes, strict=True)]  # fmt: skip
-    good = [f is not None and i not in late for i, f in enumerate(found)]
+    good = [f is not None and i not in unmet for i, f in enumerate(found)]
     info = RandomInfo(
         method=method if first is None else first.method,
         iterations=column([0 if f is None else f.steps for f in found], "int64"),

@@ -60,7 +60,7 @@ def row_dots(xp: Any, x: Any, y: Any) -> Any:
     """Real parts of ``x_i^H y_i`` of rows, on the host in double precision."""
     if xp is np and x.dtype.kind == "f":
         # einsum keeps one core busy and needs no temporary; vecdot calls BLAS row by row
-        return np.einsum("ij,ij->i", x, y).astype(np.float64)
+        return np.einsum("ij,ij->i", x, y, dtype=np.float64)
     if _xp.dtype_name(x) in _xp.COMPLEX:
         products = xp.real(x) * xp.real(y) + xp.imag(x) * xp.imag(y)
     else:

@@ -77,13 +77,15 @@ def lstsq(
     rng : seed, Generator or Philox
         Of the sketch. The default 0 gives the same result every time.
     callback : callable, optional
-        Called with a state ``.x, .iteration, .backward_error`` after each round; True stops.
+        Called with a state ``.x`` (n, c), ``.iteration, .backward_error`` in each round; True
+        stops.
     check_adjoint : bool
         Test that the adjoint of an operator is that of its product.
     check_finite : bool, optional
         False: NaN and infinity give NaN in that member and no error.
     on_fail : {"raise", "warn", "nan"}, optional
-        What members do that hold NaN or infinity, or that do not reach rounding.
+        What members do that hold NaN or infinity, or that do not reach rounding: "nan" gives NaN
+        for both, "warn" the best x of those that do not.
 
     Returns
     -------
@@ -115,9 +117,9 @@ def lstsq(
     until the backward error is that of rounding: ``m n^2 + m n^2 / 2`` flops and about four
     passes. ``spir`` and ``fossils`` [1]_ solve with :math:`Y^H Y` by conjugate gradients or the
     heavy ball (no inner products) in two rounds or three, ``iterative`` [2]_ is iterative
-    sketching with momentum (forward stable only), ``lsqr`` [3]_ LSQR preconditioned by R and restarted; each step
-    reduces the error by ``(n/k)^(1/2)`` at ``4 m n`` flops, or 4 for each stored entry. ``direct``
-    is QR and the singular values of R. ``minimum_norm`` is the counterpart of
+    sketching with momentum (forward stable only), ``lsqr`` [3]_ LSQR preconditioned by R and
+    restarted; each step reduces the error by ``(n/k)^(1/2)`` at ``4 m n`` flops, or 4 for each
+    stored entry. ``direct`` is QR and the singular values of R. ``minimum_norm`` is the counterpart of
     ``sketch_cholesky`` for ``m < n``. ``sketch_solve`` solves the sketched problem alone, in one
     pass. With a Gaussian S, [4]_
 
@@ -126,9 +128,10 @@ def lstsq(
 
     has Student's law with ``k - n`` degrees of freedom: an exact interval from the sketch.
 
-    The backward error of all but ``sketch_solve`` and ``iterative`` is a few eps for condition numbers up to the
-    reciprocal of ``rcond`` and residuals of any size; where rounding keeps a method chosen by
-    ``auto`` from it, ``direct`` follows and ``info.method`` tells.
+    The backward error of all but ``sketch_solve`` and ``iterative`` is a few eps for condition
+    numbers up to the reciprocal of ``rcond`` and residuals of any size; where rounding keeps a
+    method chosen by ``auto`` from it, ``direct`` follows and ``info.method`` tells. Only
+    ``direct`` can cut off singular values that are more than rounding.
 
     A Dask array and `RowBlocks` are read ``info.passes`` times by ``sketch_cholesky``; an iterator
     that can be read once needs ``sketch_solve``.
@@ -164,7 +167,9 @@ def lstsq(
     _validate.choice("method", method, METHODS)
     options = _options(method, rcond, damp, k, sketch, rng, callback)
     check, policy = _validate.check_finite(check_finite), _validate.on_fail(on_fail)
-    with _lag.scope(a), _config.blas_threads():
+    # NaN in a shows in the norm of S a
+    quiet = _config.config_context(check_finite=False)
+    with _lag.scope(a), _config.blas_threads(), quiet:
         if isinstance(a, RowBlocks) or _is_dask(a):
             result, bad, failed = _of_blocks(a, b, options, policy)
             batch: tuple[int, ...] = ()
@@ -280,7 +285,7 @@ def _target(entered: Given, b: Any) -> tuple[Any, bool]:
         raise TypeError(msg)
     b = _xp.as_array("b", b)
     if not (entered.sparse or entered.operator):
-        _xp.same_family(a=entered.original, b=b)
+        _xp.same_family(a=_xp.as_array("a", entered.original), b=b)
     face = _xp.face(b)
     assert face is not None
     flat = np.asarray(b) if face.family == "jax" and isinstance(entered.flat, np.ndarray) else (
@@ -436,9 +441,7 @@ def _is_dask(a: Any) -> bool:
     return type(a).__module__.startswith("dask.")
 
 
-def _of_blocks(
-    a: Any, b: Any, options: Options, policy: str
-) -> tuple[LeastSquares, Any, Any]:
+def _of_blocks(a: Any, b: Any, options: Options, policy: str) -> tuple[LeastSquares, Any, Any]:
     rows: Any
     if isinstance(a, RowBlocks):
         if b is not None:

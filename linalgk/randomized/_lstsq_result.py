@@ -48,7 +48,7 @@ class LeastSquares:
     backward_error: Any
     std_error: Any
     info: RandomInfo
-    freedom: float | None = dataclasses.field(default=None, repr=False)
+    freedom: Any = dataclasses.field(default=None, repr=False)
 
     def __iter__(self) -> Iterator[Any]:
         """``x, residuals, rank, s``."""
@@ -69,12 +69,17 @@ class LeastSquares:
         low, high : array, shape of x
         """
         level = _validate.real_between("level", level, 0.0, 1.0)
-        factor = 1.0
+        half = self.std_error
         if self.freedom is not None:
             from scipy.special import stdtrit
 
-            factor = float(stdtrit(self.freedom, (1 + level) / 2)) if self.freedom > 0 else math.inf
-        return self.x - factor * self.std_error, self.x + factor * self.std_error
+            xp, freedom = _xp.namespace(half), np.asarray(self.freedom)
+            # without freedom the standard error is infinite
+            factor = stdtrit(np.where(freedom > 0, freedom, 1.0), (1 + level) / 2)
+            factor = np.maximum(factor, np.finfo(_xp.dtype_name(half)).tiny)
+            factor = factor.reshape(freedom.shape + (1,) * (half.ndim - freedom.ndim))
+            half = half * _xp.from_numpy(factor.astype(_xp.dtype_name(half)), xp, like=half)
+        return self.x - half, self.x + half
 
 
 class Options(NamedTuple):
@@ -144,8 +149,16 @@ def assembled(
         entered.leave(x), residuals, info.rank,
         back([None if f is None else f.s for f in found], (min(m, n),)),
         backward if batch or tail else _number(backward), deviation, info,
-        None if kept is None else kept.freedom,
+        _freedom(found, batch),
     )  # fmt: skip
+
+
+def _freedom(found: list[Found | None], batch: tuple[int, ...]) -> Any:
+    """Degrees of freedom, of batch shape, where there are any."""
+    known = [None if f is None else f.freedom for f in found]
+    if all(x is None for x in known):
+        return None
+    return np.array([math.nan if x is None else x for x in known]).reshape(batch)
 
 
 def _nan(xp: Any, target: Any, n: int) -> Any:

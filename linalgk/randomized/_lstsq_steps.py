@@ -164,18 +164,21 @@ def sketch_solve(problem: Problem) -> Found:
     lengths = np.sqrt(np.asarray(_xp.to_numpy(squares(xp, adjoint(xp, whiten))), np.float64))
     residual = np.asarray(_xp.to_numpy(sk.sizes), np.float64)
     deviation = lengths[:, None] * residual[None, :] / math.sqrt(max(freedom, 1))
+    if freedom <= 0:
+        deviation = np.full_like(deviation, math.inf)
     estimate = Backward(sk.improved(), problem.sizes, problem.scales[0])
     # what is known of A^H r: the law of its distance from zero
     length = np.sqrt(np.asarray(_xp.to_numpy(squares(xp, sk.x)), np.float64))
+    whole = np.hypot(problem.sizes, estimate.norm * problem.scales[0] * length)
+    share = min(1.0, math.sqrt(sk.rank / max(freedom, 1)))
     backward = np.where(
         residual > 0,
         np.fmin(
             residual / np.where(problem.sizes > 0, problem.sizes, 1.0),
-            math.sqrt(sk.rank / max(freedom, 1)) * residual
-            / np.hypot(problem.sizes, estimate.norm * problem.scales[0] * length),
+            share * residual / np.where(whole > 0, whole, 1.0),
         ),
         0.0,
-    )  # fmt: skip
+    )
     size = _relative(xp, deviation, sk.x)
     scaled = residual**2 * problem.k / max(freedom, 1)
     return Found(
@@ -212,7 +215,7 @@ def refined(problem: Problem, method: str, told: Callable[..., bool]) -> Found:
     with by conjugate gradients (``spir``) or the heavy ball (``fossils``).
     """
     rows, sk = problem.rows, problem.sketched
-    xp, (alpha, beta) = sk.xp, problem.scales
+    alpha, beta = problem.scales
     factor = None
     x, used, gramian = sk.x, 0, method == "sketch_cholesky"
     best = _Best(rows.eps)
@@ -346,7 +349,7 @@ def _heavy_ball(problem: Problem, target: Any) -> tuple[Any, int]:
 def iterative(problem: Problem, told: Callable[..., bool]) -> Found:
     """Iterative sketching with damping and momentum: a correction by R for every pass."""
     rows, sk = problem.rows, problem.sketched
-    xp, (alpha, beta) = sk.xp, problem.scales
+    alpha, beta = problem.scales
     momentum = min(0.9, sk.rank / problem.k)
     measure = Backward(sk.improved(), problem.sizes, alpha)
     x = old = sk.x
@@ -472,8 +475,8 @@ def minimum_norm(problem: Problem, told: Callable[..., bool]) -> Found:
     )[None, :]  # fmt: skip
     squared = np.asarray(_xp.to_numpy(size), np.float64) * beta**2
     return Found(
-        x, squared, sk.rank, _undamped(measure.s[: min(a.shape)], problem.damp), backward, bound * (beta / alpha), None,
-        _round, worst <= 100 * sk_eps(problem), "minimum_norm",
+        x, squared, sk.rank, _undamped(measure.s[: min(a.shape)], problem.damp), backward,
+        bound * (beta / alpha), None, _round, worst <= 100 * sk_eps(problem), "minimum_norm",
         _relative(xp, bound, x * (alpha / beta)),
     )  # fmt: skip
 

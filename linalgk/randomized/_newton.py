@@ -13,7 +13,7 @@ is done by ``p(x) = 1 - (1 - x)^5``.
 
 Equal ripples would take an eigenvalue that is one already back to near l, and what rounding did to
 it would be multiplied with it afterwards (observed: errors of 1e-11 at condition 100). Hence l is
-at least ``u/50`` in the formula: a step then multiplies by 21, and no eigenvalue falls back.
+at least ``u/50`` in the formula: a step then multiplies by about 20, and no eigenvalue falls back.
 
 Every step multiplies what rounding has left in the null spaces [2]_. Hence the last step is
 ``V <- (3 R - 2 R^2) V``, quadratic where R is near a projector and zero where R is.
@@ -45,12 +45,13 @@ CUSHION = 0.02
 
 
 class Newton(NamedTuple):
-    """Pseudoinverses (b, n, m), and of each member steps, defect and rank (NumPy)."""
+    """Pseudoinverses (b, n, m), and of each member steps, defect, rank and failure (NumPy)."""
 
     x: Any
     steps: Any
     defect: Any
     rank: Any
+    failed: Any
 
 
 @functools.lru_cache(maxsize=64)
@@ -59,6 +60,8 @@ def schedule(low: float) -> tuple[tuple[float, ...], ...]:
     found: list[tuple[float, ...]] = []
     least, u = low, 1.0
     while least < 0.5 and len(found) < MOST:
+        # p(u) is the new u, of which a hair more would become 16 times as much in each step
+        u *= _ROOM
         end = max(least, CUSHION * u)
         gap = u - end
         # T_5(1 + e) - 1 without cancellation, e = 2 end / (u - end)
@@ -147,6 +150,7 @@ def newton(a: Any, *, cut: float | None, tol: float | None, steps: int | None) -
     v, count = start(a), a.shape[0]
     taken = np.zeros(count, np.int64)
     defect, rank = np.full(count, math.nan), np.zeros(count)
+    failed = np.zeros(count, bool)
     done: list[Any] = [None] * count
     active = np.arange(count)
     for k in range(MOST if steps is None else steps):
@@ -163,6 +167,7 @@ def newton(a: Any, *, cut: float | None, tol: float | None, steps: int | None) -
                 ratio = gap / before[active]
                 ready = ~(gap > wanted) | ((gap < 1e-2) & (ratio > 0.3) & (ratio < 2))
             final = ready | (k == MOST - 1)
+            failed[active[final & (~ready | np.isnan(gap))]] = True
         else:
             final = np.full(len(active), k == steps - 1)
         if final.any():
@@ -184,7 +189,7 @@ def newton(a: Any, *, cut: float | None, tol: float | None, steps: int | None) -
             active = active[keep]
         v = step(v, r, square, q)
     x = xp.concat(done) if count else v
-    return Newton(scaled(x, -exponent), taken, defect, rank)
+    return Newton(scaled(x, -exponent), taken, defect, rank, failed)
 
 
 def solve(
@@ -196,7 +201,7 @@ def solve(
     a = 0.5 * a + 0.5 * adjoint(xp, a) if hermitian else a
     tall = adjoint(xp, a) if m < n else a
     taken, defect, rank = np.zeros(count, np.int64), np.zeros(count), np.full(count, n + 0.0)
-    todo, x = np.arange(count), a
+    todo, x, failed = np.arange(count), a, np.zeros(count, bool)
     if hermitian and steps is None and cut is None:
         x, defect = direct(tall)
         # what rounding does to a worse inverse may be most of it
@@ -206,7 +211,7 @@ def solve(
         if len(todo) < count:
             part = xp.take(tall, _xp.from_numpy(todo, xp, like=tall), axis=0)
         found = newton(part, cut=cut, tol=tol, steps=steps)
-        taken[todo], defect[todo] = found.steps, found.defect
+        taken[todo], defect[todo], failed[todo] = found.steps, found.defect, found.failed
         rank[todo] = np.where(np.isfinite(found.rank), found.rank, 0)
         if len(todo) == count:
             x = found.x
@@ -217,26 +222,38 @@ def solve(
                 for i in range(count)
             ])  # fmt: skip
     x = 0.5 * x + 0.5 * adjoint(xp, x) if hermitian else x
-    return Newton(adjoint(xp, x) if m < n else x, taken, defect, np.rint(rank).astype(np.int64))
+    x = adjoint(xp, x) if m < n else x
+    return Newton(x, taken, defect, np.rint(rank).astype(np.int64), failed)
 
 
-def newton_blind(a: Any, *, cut: float | None, tol: float | None, steps: int | None) -> Any:
-    """The same of (b, m, n), m >= n, whose values nobody may look at: X and the defect."""
+def newton_blind(
+    a: Any, loop: Any, *, cut: float | None, tol: float | None, steps: int | None
+) -> Any:
+    """The same of (b, m, n), m >= n, whose values nobody may look at: X, and which are right.
+
+    ``loop(count, body, start)`` is that of a library in which loops are compiled.
+    """
     xp = _xp.namespace(a)
     real = _xp.REAL[_xp.dtype_name(a)]
-    table, _, _ = plan(real, cut, tol)
+    table, wanted, _ = plan(real, cut, tol)
     exponent = powers(a)
     a = scaled(a, -exponent)
-    v = start(a)
     count = fixed_steps(real, cut, tol) if steps is None else steps
-    for k in range(count):
+    rows = (*table[: count - 1], *[_HYPER] * (count - 1 - len(table)))
+    coeffs = _xp.from_numpy(np.reshape(np.array(rows, real), (-1, 5)), xp, dtype=a.dtype)
+
+    def body(k: Any, v: Any) -> Any:
         r = v @ a
-        square = r @ r
-        if k == count - 1:
-            v = last_step(v, r, square)
-            break
-        v = step(v, r, square, table[k] if k < len(table) else _HYPER)
-    return scaled(v, -exponent), defects(xp, r, square)
+        return step(v, r, r @ r, [coeffs[k, i] for i in range(5)])
+
+    v = loop(count - 1, body, start(a)) if count > 1 else start(a)
+    r = v @ a
+    square = r @ r
+    defect = defects(xp, r, square)
+    # more than rounding does within the schedule: a singular value on its way
+    good = defect <= max(30 * float(np.finfo(real).eps) ** 0.5, 2 * wanted)
+    good = good if steps is None else xp.isfinite(defect)
+    return scaled(last_step(v, r, square), -exponent), good
 
 
 def direct(a: Any) -> tuple[Any, Any]:

@@ -515,10 +515,9 @@ def _by_products(flat: Any, a: Given, o: Options) -> _Result:
     count = len(found.rank)
     sizes = [norm(flat[i, :, :]) * norm(found.x[i, :, :]) for i in range(count)]
     error = a.eps * np.array(sizes) + np.where(found.steps > 0, found.defect**2, 0)
-    failed = np.full(count, False) if o.steps else ~(found.defect < 0.1)
     zero = np.zeros(count)
     return _Result(
-        found.x, found.rank, error, found.defect, zero, found.steps, failed, 1, "newton", ""
+        found.x, found.rank, error, found.defect, zero, found.steps, found.failed, 1, "newton", ""
     )
 
 

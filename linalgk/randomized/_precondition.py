@@ -38,9 +38,8 @@ class Sketched:
             factor = _factor.triangle(whole)
         missing = whole.shape[1] - factor.shape[0]
         if missing > 0:
-            factor = xp.concat(
-                [factor, xp.zeros_like(whole[:1, :]) + xp.zeros_like(whole[:missing, :])]
-            )
+            none = np.zeros((missing, whole.shape[1]), _xp.dtype_name(sa))
+            factor = xp.concat([factor, _xp.from_numpy(none, xp, like=sa)])
         self.root, right = factor[:n, :n], factor[:n, n:]
         self.sizes = xp.sqrt(squares(xp, factor[n:, n:]))
         self._tail: Any = None

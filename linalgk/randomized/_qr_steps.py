@@ -153,7 +153,7 @@ def _rounds(q: Any, r: Any, reads: int) -> tuple[Any, Any, float, int] | None:
 def _twice(a: Any, size: float) -> tuple[Any, Any, float, int] | None:
     """CholeskyQR2, with a shift where A needs one."""
     r = _factor.cholesky(_factor.gram(a))
-    if False:
+    if r is None or not _factor.condition(r) < 0.1 / math.sqrt(_eps(a)):
         return _shifted(a, size)
     return _rounds(_factor.right_solve(a, r), r, 2)
 

@@ -89,13 +89,13 @@ def estimate_logdet(
         given, else ``slq``.
     deflate : int or "auto"
         Rank of a Nyström approximation whose log-determinant is taken exactly and which then
-        preconditions the rest, see Notes. ``auto`` tries without one first.
+        preconditions the rest, see Notes. ``auto`` tries without one first, and needs ``tol``.
     steps : int, optional
         Steps of Lanczos' process; by default as many as the error of quadrature needs, at most 80.
     probes : {"signs", "sphere", "normal"}, optional
         Law of the random vectors, by default signs.
     block : int, optional
-        Most probes side by side.
+        Most probes side by side. A block of p probes keeps the p k vectors of k steps.
     rng : seed, Generator or Philox
         None takes fresh entropy; all members of a batch get the same vectors.
     check_adjoint : bool

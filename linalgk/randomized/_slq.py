@@ -105,10 +105,11 @@ def _sparse_sums(a: Matrix) -> Any:
 def run(
     a: Any, x: Any, f: Function, spectrum: Spectrum, steps: int | None, scale: float | None,
     enough: Callable[[Rule], bool], check: Any = None, first: int = _FIRST,
+    cap: int = MOST_STEPS,
 ) -> tuple[Rule, Lanczos]:  # fmt: skip
     """Processes from the rows of x until the rules are good enough."""
     process = Lanczos(a, x, scale)
-    most = min(a.shape[0], MOST_STEPS if steps is None else steps)
+    most = min(a.shape[0], cap if steps is None else steps)
     found, before, look = None, None, most if steps is not None else min(first, most)
     while True:
         process.step()
@@ -210,6 +211,7 @@ def trace_of(
     # of log det(s A) = n log s + log det A no digit beyond eps n is known
     floor = 64 * a.eps * n if plan.f.name == "log" else 0.0
     products = spent + (1 if check else 0)
+    left -= products - spent
     wanted, first = _pilot(plan, left), _FIRST
     most = max(wanted, 1000) if budget is None else 1 << 62
 
@@ -226,12 +228,15 @@ def trace_of(
         return width <= 0.1 * error / math.sqrt(ahead)
 
     process_steps = 8
-    block = plan.block or min(32, max(8, _CACHE // n))
+    block = plan.block or min(32, max(_PILOT, _CACHE // n))
     while True:
         start, stop = len(got.values), min(wanted, len(got.values) + block)
         x = draw(a, probes, plan.kind, start, stop)
+        cap = MOST_STEPS
+        if budget is not None:
+            cap = max(1, min(cap, (budget - products) // (stop - start)))
         found, process = run(
-            a, x, plan.f, spectrum, plan.steps, scale, enough, side, max(_FIRST, first - 1)
+            a, x, plan.f, spectrum, plan.steps, scale, enough, side, max(_FIRST, first - 1), cap
         )
         side, scale, first = None, process.scale, process.k
         products += process.products
@@ -258,12 +263,14 @@ def trace_of(
             )
             if budget is not None:
                 wanted = min(wanted, (budget - products) // process.k + stop)
-        if wanted <= stop:
+        # more probes do not make up for too few steps
+        coarse = plan.tol is not None and got.reach() > plan.tol * abs(value) + floor
+        if wanted <= stop or (coarse and process.k >= (plan.steps or MOST_STEPS)):
             break
     low, high = float(got.lows.mean()) + offset, float(got.highs.mean()) + offset
     return Found(
         value, error, dof, low, high, products, "slq", got.steps, bool(met), got.sure,
-        getattr(a, "passes", 0), target=plan.tol or math.nan,
+        getattr(a, "passes", 0), stopped=stopped,
     )  # fmt: skip
 
 

@@ -557,7 +557,7 @@ def _stream_blocks(reader: Any, plan: Plan, seed: Philox, m: int | None) -> Foun
 def sample(
     size: str, *, xp: Any = np, rng: Any = None
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:  # fmt: skip
-    """A matrix with singular values 1/j, and a rank."""
+    """A matrix whose columns fall like ``j^-1/2``, and a rank."""
     m, n, rank = {"small": (40, 20, 3), "medium": (1500, 500, 20), "large": (20_000, 5000, 100)}[
         size
     ]

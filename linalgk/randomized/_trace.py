@@ -94,7 +94,8 @@ def estimate_trace(
         ``warn`` those that miss ``tol`` keep their estimate and its true error.
     callback : callable, optional
         ``callback(state)`` after each round, with ``state.iteration, value, std_error,
-        n_matvecs``; True or ``StopIteration`` stops.
+        n_matvecs``; True or ``StopIteration`` stops: the member is returned as it is, with
+        ``converged`` False where ``tol`` is not met, and the next one begins.
     progress : bool
         Show a bar of tqdm where it is imported, else a line on the standard error stream.
 
@@ -412,7 +413,7 @@ def _run(
         ratio = 1.1 * half / (tol * size) if tol and size else math.inf
         factor = min(max(ratio**2, 1.3), 4.0) if slow else min(max(ratio, 1.5), 2.0)
         spend = min(budget, math.ceil(factor * spend))
-    return _found(context, got, method, converged=met)
+    return _found(context, got, method, converged=met)._replace(stopped=stopped)
 
 
 def _norm(x: Any) -> float:

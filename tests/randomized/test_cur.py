@@ -148,6 +148,8 @@ def test_extra_rows_make_the_error_smaller():
     for i in (0, 3, 6):
         assert errors[i] > errors[i + 1] > errors[i + 2]
     assert lk.cur(a[:30], 25, extra_rows=100, rng=0).R.shape == (30, 400)
+    a[8:] = 0
+    assert len(set(lk.cur(a, 4, extra_rows=20, rng=0).rows.tolist())) == 24
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -400,11 +402,11 @@ def test_bad_members(bad, options):
     [
         (lambda a: lk.cur(a), ValueError, "rank, tol: one of them is needed"),
         (lambda a: lk.cur(a, 5), ValueError, r"rank: .* min\(m, n\) = 4, got 5"),
-        (lambda a: lk.cur(a, 1.5), TypeError, "rank: must be an integer"),
+        (lambda a: lk.cur(a, 1.5), TypeError, "rank: must be an integer"),  # type: ignore[arg-type]
         (lambda a: lk.cur(a, tol=2.0), ValueError, "tol: must satisfy"),
         (lambda a: lk.cur(a, tol=1e-9), ValueError, "at least 1.2e-07.* interp_decomp reaches"),
-        (lambda a: lk.cur(a, 2, method="svd"), ValueError, "method: must be one of"),
-        (lambda a: lk.cur(a, 2, core="svd"), ValueError, "core: must be one of"),
+        (lambda a: lk.cur(a, 2, method="svd"), ValueError, "method: must be one of"),  # type: ignore[arg-type]
+        (lambda a: lk.cur(a, 2, core="svd"), ValueError, "core: must be one of"),  # type: ignore[arg-type]
         (lambda a: lk.cur(a, 2, oversample=-1), ValueError, "oversample: must be"),
         (lambda a: lk.cur(a, 2, extra_rows=-1), ValueError, "extra_rows: must be"),
         (lambda a: lk.cur(a, 2, rcond=2.0), ValueError, "rcond: must satisfy"),

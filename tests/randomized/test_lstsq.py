@@ -10,6 +10,7 @@ from solved import (
 )  # fmt: skip
 
 import linalgk as lk
+from linalgk.errors import NotConvergedError
 from linalgk.randomized._lstsq import choose_method, sample
 
 U = EPS["float64"] / 2
@@ -27,7 +28,7 @@ def test_the_formula_is_within_a_root_of_two_of_the_least_perturbation():
     for size in (1e-10, 1e-6, 1e-3, 0.3):
         moved = x + size * gaussian(5, seed=8) * np.linalg.norm(x)
         ratio = backward_error(a, b, moved) / least_backward_error(a, b, moved)
-        assert 1 - 1e-4 < ratio < math.sqrt(2) + 1e-4
+        assert math.sqrt(0.5) < ratio < math.sqrt(2) + 1e-4
 
 
 # --- Backward errors -----------------------------------------------------------------------------
@@ -79,7 +80,7 @@ def test_the_estimate_is_that_of_the_true_singular_values(method):
         seen = [s for s in states if s.backward_error > 100 * U]
         assert seen
         for state in seen:
-            oracle = backward_error(a, b, state.x)
+            oracle = backward_error(a, b, state.x[:, 0])
             assert 0.5 < state.backward_error / oracle < 2
         oracle = backward_error(a, b, fit.x)
         assert 0.5 * oracle - U < fit.backward_error < 2 * oracle + U
@@ -160,18 +161,18 @@ def test_the_bound_of_the_error_says_something():
 
 @pytest.mark.parametrize("times", [4, 16])
 def test_iterative_sketching_contracts_by_the_root_of_n_over_k(times):
-    """Each step of momentum by ``(n/k)^(1/2)``, up to a power of t, which the margin holds."""
+    """Each step of momentum by ``(n/k)^(1/2)``; 10% for what precedes the asymptote."""
     m, n = 3000, 40
     a, b = problem(m, n, 1e2, 1.0)
     wanted = np.linalg.lstsq(a, b, rcond=None)[0]
     errors = []
     lk.lstsq(
         a, b, method="iterative", k=times * n, sketch="Gaussian",
-        callback=lambda s: errors.append(np.linalg.norm(a @ (s.x - wanted))),
+        callback=lambda s: errors.append(np.linalg.norm(a @ s.x[:, 0] - a @ wanted)),
     )  # fmt: skip
     used = [e for e in errors if e > 1e-12]
     rate = (used[-1] / used[0]) ** (1 / (len(used) - 1))
-    assert 0.7 < math.log(rate) / math.log(times**-0.5) < 1.15
+    assert 0.9 < math.log(rate) / math.log(times**-0.5) < 1.1
 
 
 def test_steps_of_conjugate_gradients():
@@ -353,15 +354,21 @@ def test_the_default_cut_finds_the_rank_of_exact_duplicates(method):
 
 
 def test_rcond_cuts_as_in_numpy():
-    a, b = conditioned(500, 8, 1e7), gaussian(500, seed=3)
+    """Where it cuts off more than rounding, a sketch cannot: ``direct`` follows the default."""
+    a, b = conditioned(1300, 90, 1e7), gaussian(1300, seed=3)
     for rcond in (1e-9, 1e-5, 3e-3, 0.5):
         x, _, rank, _ = np.linalg.lstsq(a, b, rcond=rcond)
-        for method in ("direct", "sketch_cholesky", "spir"):
+        for method in ("auto", "direct"):
             fit = lk.lstsq(a, b, method=method, rcond=rcond)
             assert fit.rank == rank
-            if method == "direct":
-                kept = 1e7 if rank == 8 else 1 / rcond
-                assert np.abs(fit.x - x).max() < 100 * kept**2 * EPS["float64"]
+            kept = min(1e7, 1 / rcond)
+            assert np.abs(fit.x - x).max() < 100 * kept**2 * EPS["float64"]
+        whole = rank == 90
+        assert lk.lstsq(a, b, rcond=rcond).info.method == (
+            "sketch_cholesky" if whole else "sketch_cholesky+direct"
+        )
+    with pytest.raises(NotConvergedError, match="'spir' did not reach.*method='auto' or 'direct'"):
+        lk.lstsq(a, b, method="spir", rcond=1e-5)
 
 
 # --- Ridges --------------------------------------------------------------------------------------

@@ -74,6 +74,15 @@ def test_a_well_conditioned_matrix_is_read_once_less():
     assert lk.cholqr(steep).info.passes == 2
 
 
+@pytest.mark.parametrize("kappa", np.geomspace(5, 40, 12).tolist())
+def test_what_is_promised_where_the_sketch_is_in_doubt(kappa):
+    """The last Cholesky factorization is of a matrix of condition 10 or less."""
+    a = conditioned(2000, 20, kappa, coherent=True) @ np.linalg.qr(gaussian((20, 20), seed=5))[0]
+    for found in (lk.cholqr(a, k=200), lk.qr_pivoted(a, k=200)):
+        assert found.info.error_estimate <= 8 * 20**0.5 * EPS["float64"] * 100 * 1.001
+        assert max(defects(a, found, getattr(found, "perm", None))) < 100
+
+
 @pytest.mark.parametrize("method", CHOLQR)
 def test_cholqr_of_every_dtype(method, dtype):
     a = conditioned(800, 12, 1e3, dtype)
@@ -358,13 +367,13 @@ def test_bad_members(function, bad):
     [
         (lambda: lk.cholqr(np.ones(3)), ValueError, r"a: must have shape \(..., m, n\)"),
         (lambda: lk.cholqr("x"), TypeError, "a: must be an array"),
-        (lambda: lk.cholqr(np.ones((3, 2)), method="lu"), ValueError, "method: must be one of"),
+        (lambda: lk.cholqr(np.ones((3, 2)), method="lu"), ValueError, "method: must be one of"),  # type: ignore[arg-type]
         (lambda: lk.cholqr(np.ones((30, 4)), k=3), ValueError, "k: must be at least 4, got 3"),
         (lambda: lk.cholqr(np.ones((30, 4)), nnz=0), ValueError, "nnz: must be at least 1"),
         (lambda: lk.qr_pivoted(np.ones((30, 4)), rank=5), ValueError, r"rank: .* = 4, got 5"),
         (lambda: lk.qr_pivoted(np.ones((30, 4)), tol=1e-17), ValueError, "at least 4e-15"),
         (lambda: lk.qr_pivoted(np.ones((30, 4)), tol=-1.0), ValueError, "tol: must satisfy"),
-        (lambda: lk.qr_pivoted(np.ones((30, 4)), method="lu"), ValueError, "method: must be one"),
+        (lambda: lk.qr_pivoted(np.ones((30, 4)), method="lu"), ValueError, "method: must be one"),  # type: ignore[arg-type]
         (
             lambda: lk.qr_pivoted(scipy.sparse.csr_array(np.ones((3, 2)))),
             TypeError,

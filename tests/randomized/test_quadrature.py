@@ -1,5 +1,6 @@
 """Log-determinants and quadratic forms: brackets, intervals, targets, kinds of input, failures."""
 
+import itertools
 import math
 import pickle
 
@@ -101,7 +102,7 @@ def test_brackets_hold_in_forty_digits(name, known, dtype):
         assert form.info.iterations == steps
     # rounding: eps kappa times a constant
     rounding = 1000 * EPS[dtype] * 60
-    pairs = zip(widths, widths[1:], strict=False)
+    pairs = itertools.pairwise(widths)
     assert all(w2 < w1 for w1, w2 in pairs if w1 > rounding)
     assert widths[-1] < rounding
     assert widths[0] > 0.01
@@ -259,6 +260,22 @@ def test_traces_of_functions(name, dtype):
     assert t.dof > 60
 
 
+def test_the_trace_is_the_mean_of_the_forms_of_the_probes():
+    a = spectrum(np.linspace(0.3, 3, 60))
+    options = {"steps": 6, "bounds": (0.3 - 1e-12, 3.1), "rng": 5}
+    t = lk.estimate_quad_form(a, "log", n_matvecs=4 * 6 + 1, **options)
+    x = lk.sketch.Philox(5).spawn(1).signs(60 * 4).reshape(4, 60).T
+    forms = lk.estimate_quad_form(a, "log", x, **options)
+    assert (t.n_matvecs, t.dof) == (25, 3)
+    assert abs(t.value / forms.value.mean() - 1) < 1e-13
+    assert abs(t.std_error / (forms.value.std(ddof=1) / 2) - 1) < 1e-11
+    for end, ends in zip(t.bounds, forms.bounds, strict=True):
+        assert abs(end / ends.mean() - 1) < 1e-13
+    half = 3.182446 * t.std_error
+    assert abs(t.interval()[0] - (t.bounds[0] - half)) < 1e-5
+    assert abs(t.interval()[1] - (t.bounds[1] + half)) < 1e-5
+
+
 @pytest.mark.stat
 def test_the_variance_is_that_of_the_logarithm():
     """Of 600 probes, kurtosis below 6: z < 4.5."""
@@ -304,13 +321,19 @@ def test_targets_add_probes_and_steps():
     seen = []
     lk.estimate_logdet(a, tol=0.004, rng=0, callback=seen.append)
     assert seen[-1].n_matvecs == fine.n_matvecs
+    stopped = lk.estimate_logdet(a, tol=0.004, rng=0, callback=lambda s: True)
+    assert stopped.n_matvecs == seen[0].n_matvecs
+    assert not stopped.converged
     with pytest.raises(NotConvergedError, match="still above tol") as caught:
         lk.estimate_logdet(a, 30, tol=1e-4, rng=0)
     assert abs(caught.value.result.value / true - 1) < 0.2
     with pytest.warns(ConvergenceWarning):
         assert not lk.estimate_logdet(a, 30, tol=1e-4, rng=0, on_fail="warn").converged
-    few = lk.estimate_logdet(a, 40, rng=0)
-    assert few.n_matvecs <= 40
+    for count in (3, 5, 12, 40, 200):
+        assert count - 12 < lk.estimate_logdet(a, count, rng=0).n_matvecs <= count
+        hard = spectrum(np.geomspace(1e-6, 1, 300))
+        assert lk.estimate_logdet(hard, count, rng=0).n_matvecs <= count
+        assert lk.estimate_quad_form(a, "sqrt", n_matvecs=count, rng=0).n_matvecs <= count
     assert lk.estimate_logdet(a, 40, steps=10, rng=0).info.iterations == 10
 
 
@@ -340,7 +363,7 @@ def test_few_columns_are_all_taken():
 @pytest.mark.stat
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_deflation_takes_the_variance(dtype):
-    """A kernel matrix: 20 eigenvalues above a floor carry the log-determinant. z < 4.5 of t(>20)."""
+    """20 eigenvalues above a floor carry the log-determinant. Chance of failing: 5 in 10^5."""
     values = 1e-2 + np.concatenate([np.geomspace(1e4, 1e-2, 20), np.zeros(130)])
     a = spectrum(values, dtype)
     true = np.log(values).sum()
@@ -440,6 +463,23 @@ def test_other_libraries(xp):
         assert np.abs(lk.testing.to_numpy(other.value) / mine.value - 1).max() < 1e-10
         for end, wanted in zip(other.interval(), mine.interval(), strict=True):
             assert np.abs(lk.testing.to_numpy(end) - wanted).max() < 1e-7 * np.abs(wanted).max()
+
+
+def test_arrays_of_a_device_stay_there(cuda):
+    a, x = spectrum(np.linspace(1, 3, 50)), gaussian((50, 3))
+    there = cuda.array(a)
+    options = {"bounds": (0.99, 4), "rng": 4}
+    for mine, other in (
+        (lk.estimate_logdet(a, 80, **options), lk.estimate_logdet(there, 80, **options)),
+        (lk.estimate_logdet(a, **options), lk.estimate_logdet(there, **options)),
+        (lk.estimate_quad_form(a, "inv", x, **options),
+         lk.estimate_quad_form(there, "inv", cuda.array(x), **options)),
+        (lk.estimate_quad_form(a, "exp", tol=0.1, rng=4),
+         lk.estimate_quad_form(there, "exp", tol=0.1, rng=4)),
+    ):  # fmt: skip
+        assert type(other.value) is type(there)
+        assert np.abs(cuda.host(other.value) / mine.value - 1).max() < 1e-10
+        assert np.abs(cuda.host(other.bounds[0]) - mine.bounds[0]).max() < 1e-7
 
 
 def test_complex_in_other_libraries(xp):
@@ -584,7 +624,8 @@ def test_bad_arguments():
         (ValueError, "derivative_signs", lambda: form(a, np.sin, derivative_signs=(1, 2))),
         (ValueError, "x: must have shape", lambda: form(a, "log", np.ones(29))),
         (TypeError, "x: is complex", lambda: form(a, "log", np.ones(30) * 1j)),
-        (ValueError, "n_matvecs: is for the trace", lambda: form(a, "log", np.ones(30), n_matvecs=9)),
+        (ValueError, "n_matvecs: is for the trace",
+         lambda: form(a, "log", np.ones(30), n_matvecs=9)),
     ]  # fmt: skip
     for error, words, call in cases:
         with pytest.raises(error, match=words):

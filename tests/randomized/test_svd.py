@@ -343,6 +343,19 @@ def test_libraries(xp):
         assert lk.svd_lowrank(pair, 6, rng=0).Vh.shape == (2, 6, 280)
 
 
+def test_device_arrays_stay_on_the_device(cuda):
+    # triangular systems need cuBLAS, which no emulation has
+    pytest.importorskip("cupyx.scipy.linalg", exc_type=ImportError)
+    a = made(90, 60, spectrum("exp", 60))
+    given = cuda.array(np.stack([a, 2 * a]))
+    for options in (*METHODS[:3], METHODS[5], {"method": "exact"}):
+        found = lk.svd_lowrank(given, 4, rng=0, **options)
+        whole = lk.svd_lowrank(a, 4, rng=0, **options)
+        assert all(type(x) is type(given) for x in (*found, found.info.error_estimate))
+        assert np.abs(cuda.host(found.S)[0] - whole.S).max() < 1e-13
+        assert np.abs(cuda.host(found.S)[1] - 2 * whole.S).max() < 1e-13
+
+
 def test_sparse_and_operators(dtype):
     a = scipy.sparse.random_array((900, 300), density=0.02, rng=np.random.default_rng(0))
     a = (a + scipy.sparse.diags_array(np.linspace(5, 0, 300) ** 2, shape=(900, 300))).astype(dtype)
