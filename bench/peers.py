@@ -12,7 +12,10 @@ from linalgk_bench.problems import Array, Arrays, Problem, load_room
 
 LINALGK = "linalgk"
 
-DISTRIBUTIONS = ("jax", "linalgk", "numba", "numpy", "scikit-learn", "scipy", "tbb", "torch")
+DISTRIBUTIONS = (
+    "fbpca", "imate", "jax", "librla", "linalgk", "numba", "numpy", "scikit-learn", "scipy", "tbb",
+    "torch",
+)  # fmt: skip
 
 
 class Unavailable(Exception):

@@ -189,7 +189,7 @@ def _minres(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
     from scipy.sparse.linalg import minres
 
     # its residual is relative to ||A|| ||x||, ours to ||b||
-    tol = problem.options["tol"] / 100
+    tol = problem.options["tol"] / 200
     return lambda: minres(arrays["a"], arrays["b"], rtol=tol)[0]
 
 

@@ -6,8 +6,12 @@ gets.
 """
 
 import contextlib
+import sys
+import types
+from functools import partial
 
 import cuda_on_cpu
+import emulated_cupyx
 import numpy as np
 import pytest
 from linalgk_kernels import cuda
@@ -107,7 +111,11 @@ class Device:
         self.xp, self.layer = strict, layer
         # how often the host waited for all that was queued, and looked at what was done already
         self.looks = self.glances = 0
+        # entries of what it copied
+        self.sizes = []
         self.device = strict.Device("device1")
+        self.cupyx = emulated_cupyx.Cupyx(self)
+        self.csr, self.operator = self.cupyx.csr, self.cupyx.operator
 
     def array(self, x):
         """A NumPy array on the device."""
@@ -119,6 +127,7 @@ class Device:
 
     def fetch(self, x):
         self.looks += 1
+        self.sizes.append(x.size)
         return self.host(x)
 
     def ahead(self, flag):
@@ -150,6 +159,17 @@ def device(**options):
             patch.setattr(_lag, "ahead", found.ahead)
             patch.setattr(_lag, "in_c_order", layer.contiguous)
             patch.setattr(kind, "__bool__", counted)
+            for name, module in found.cupyx.modules.items():
+                patch.setitem(sys.modules, name, module)
+            there = types.SimpleNamespace(
+                asarray=partial(strict.asarray, device=found.device),
+                linalg=types.SimpleNamespace(qr=found.cupyx.qr),
+                __name__="cupy",
+            )
+            patch.setattr(_xp, "cupy", lambda: there)
+            for name in ("qr", "svd", "svdvals", "eigh", "eigvalsh", "solve", "inv", "cholesky"):
+                wrap = found.cupyx.cholesky if name == "cholesky" else found.cupyx.silent
+                patch.setattr(strict.linalg, name, wrap(getattr(strict.linalg, name)))
             yield found
     finally:
         patch.undo()
@@ -159,7 +179,7 @@ def device(**options):
 class Gpu:
     """A real device with the same words; nobody counts there."""
 
-    looks = glances = None
+    looks = glances = sizes = None
     layer = None
 
     def __init__(self, cupy):
@@ -170,3 +190,13 @@ class Gpu:
 
     def host(self, x):
         return self.xp.asnumpy(x)
+
+    def csr(self, a):
+        from cupyx.scipy.sparse import csr_matrix
+
+        return csr_matrix(a)
+
+    def operator(self, a):
+        from cupyx.scipy.sparse.linalg import aslinearoperator
+
+        return aslinearoperator(self.array(a))

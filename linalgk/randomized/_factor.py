@@ -4,6 +4,7 @@ Arrays are those of one library, shape (..., m, n); triangles are upper ones.
 """
 
 import contextlib
+import importlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,7 +63,8 @@ def triangle(a: Any) -> Any:
             (r,) = scipy.linalg.qr(a, mode="r", **_KEPT)
             return r[: min(a.shape)]
         return np.linalg.qr(a, mode="r")
-    return qr(a)[1]
+    # CuPy need not make Q either
+    return _xp.cupy().linalg.qr(a, mode="r") if _xp.is_cuda(a) else qr(a)[1]
 
 
 def svd(a: Any) -> tuple[Any, Any, Any]:
@@ -101,6 +103,13 @@ def eigh(a: Any) -> tuple[Any, Any]:
     return w, v
 
 
+def _told(a: Any) -> Any:
+    """CuPy leaves half a factor behind, and says nothing unless it is asked."""
+    if not _xp.is_cuda(a):
+        return contextlib.nullcontext()
+    return importlib.import_module("cupyx").errstate(linalg="raise")
+
+
 def cholesky(a: Any) -> Any:
     """Upper R with ``R^H R = a`` of one matrix, None where there is none."""
     try:
@@ -109,7 +118,8 @@ def cholesky(a: Any) -> Any:
 
             return scipy.linalg.cholesky(a, lower=False, **_KEPT)
         xp = _xp.namespace(a)
-        r = adjoint(xp, xp.linalg.cholesky(a))
+        with _told(a):
+            r = adjoint(xp, xp.linalg.cholesky(a))
     except Exception as error:
         # each library has a class of its own
         if "inAlg" not in type(error).__name__ and not isinstance(error, RuntimeError | ValueError):
@@ -122,6 +132,7 @@ def solve(r: Any, b: Any, *, adjoint: bool = False) -> Any:
     """``R^-1 b``, or ``R^-H b``."""
     library = _library(r)
     if library is not None:
+        r = _as_wide(r, b)
         trans = ("C" if _xp.dtype_name(r) in _xp.COMPLEX else "T") if adjoint else "N"
         return library.solve_triangular(r, b, trans=trans, lower=False, **_KEPT)
     xp = _xp.namespace(r)
@@ -131,6 +142,14 @@ def solve(r: Any, b: Any, *, adjoint: bool = False) -> Any:
     if b.ndim == r.ndim - 1:
         return xp.linalg.solve(r, b[..., None])[..., 0]
     return xp.linalg.solve(r, b)
+
+
+def _as_wide(r: Any, b: Any) -> Any:
+    """In the dtype of the answer: CuPy would take that of the triangle."""
+    if r.dtype == b.dtype or not _xp.is_cuda(r):
+        return r
+    xp = _xp.namespace(r)
+    return xp.astype(r, xp.result_type(r, b), copy=False)
 
 
 def right_solve(a: Any, r: Any) -> Any:
@@ -152,7 +171,7 @@ def right_solve(a: Any, r: Any) -> Any:
 
 
 def _right_solve_cuda(a: Any, r: Any) -> Any:
-    library = _library(r)
+    library, r = _library(r), _as_wide(r, a)
     return library.solve_triangular(r, a.T, trans="T", lower=False, **_KEPT).T
 
 

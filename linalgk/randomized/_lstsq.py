@@ -119,9 +119,9 @@ def lstsq(
     heavy ball (no inner products) in two rounds or three, ``iterative`` [2]_ is iterative
     sketching with momentum (forward stable only), ``lsqr`` [3]_ LSQR preconditioned by R and
     restarted; each step reduces the error by ``(n/k)^(1/2)`` at ``4 m n`` flops, or 4 for each
-    stored entry. ``direct`` is QR and the singular values of R. ``minimum_norm`` is the counterpart of
-    ``sketch_cholesky`` for ``m < n``. ``sketch_solve`` solves the sketched problem alone, in one
-    pass. With a Gaussian S, [4]_
+    stored entry. ``direct`` is QR and the singular values of R. ``minimum_norm`` is the
+    counterpart of ``sketch_cholesky`` for ``m < n``, where every other method but ``direct``
+    stands for it. ``sketch_solve`` solves the sketched problem alone, in one pass. With a Gaussian S, [4]_
 
     .. math:: \frac{(x - x_*)_j}{\lVert S (b - A x) \rVert \sqrt{[(A^H S^H S A)^{-1}]_{jj} / (k -
               n)}}
@@ -472,10 +472,12 @@ def _of_blocks(a: Any, b: Any, options: Options, policy: str) -> tuple[LeastSqua
     if policy == "nan" and failed[0]:
         found = None
     like = np.empty((1, 0, rows.columns), rows.dtype)
-    entered = given("lstsq", np.empty((0, rows.shape[1]), rows.dtype))
+    if found is not None:
+        found = found._replace(s=found.s[: min(rows.shape)])
+    entered = given("lstsq", np.empty((0, rows.shape[1]), rows.dtype))._replace(shape=rows.shape)
     result = assembled(
-        entered._replace(shape=(max(rows.shape[0], rows.shape[1] + 1), rows.shape[1])), [found],
-        like, rows.vector, options, rows.passes, None if problem is None else problem.sizes,
+        entered, [found], like, rows.vector, options, rows.passes,
+        None if problem is None else problem.sizes,
     )  # fmt: skip
     return result, bad, failed
 

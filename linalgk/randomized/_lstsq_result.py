@@ -111,10 +111,7 @@ def assembled(
         x = _xp.from_numpy(host.reshape((*batch, *shape)), xp, like=target)
         return entered.leave(x)
 
-    solutions = [
-        x.x if x is not None else xp.zeros_like(target[0, :1, :]) + _nan(xp, target, n)
-        for x in found
-    ]
+    solutions = [x.x if x is not None else _nan(xp, target, dtype, n) for x in found]
     if solutions:
         x = xp.reshape(xp.stack(solutions), (*batch, n, *tail))
     else:
@@ -161,8 +158,8 @@ def _freedom(found: list[Found | None], batch: tuple[int, ...]) -> Any:
     return np.array([math.nan if x is None else x for x in known]).reshape(batch)
 
 
-def _nan(xp: Any, target: Any, n: int) -> Any:
-    host = np.full((n, 1), math.nan, _xp.REAL[_xp.dtype_name(target)])
+def _nan(xp: Any, target: Any, dtype: str, n: int) -> Any:
+    host = np.full((n, int(target.shape[2])), math.nan, dtype)
     return _xp.from_numpy(host, xp, like=target)
 
 

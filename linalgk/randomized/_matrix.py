@@ -72,7 +72,8 @@ class Matrix:
         """``A S^T`` (m, k) for a real S of n columns."""
         self.passes += 1
         if self.kind == "operator":
-            panel = s.T.toarray(xp=self.xp).astype(self.dtype, copy=False)
+            kind = _xp.dtype_of(self.xp, self.dtype)
+            panel = self.xp.astype(s.T.toarray(xp=self.xp), kind, copy=False)
             return _operator_product(self.a, panel, self.dtype)
         product = s @ self.a.T
         return product.T

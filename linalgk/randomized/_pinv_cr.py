@@ -11,8 +11,8 @@ from linalgk._members import Given, adjoint, enter, finite_members, report
 from linalgk.errors import NonFiniteError, SingularMatrixError
 from linalgk.randomized import _factor, _pinv_steps
 from linalgk.randomized._matrix import Matrix
-from linalgk.randomized._pinv import PinvInfo, _info, _Result
 from linalgk.randomized._pinv_operator import PinvOperator
+from linalgk.randomized._pinv_result import PinvInfo, Result, info_of
 from linalgk.sketch import Philox, Sketch
 from linalgk.typing import Array, OnFail
 
@@ -144,7 +144,7 @@ def pinv_cr(
                 target[...] = x
             answer = first.leave(x) if target is None else out
         if return_info:
-            info: PinvInfo = _info(first, result, good & ~lost, good, seed)
+            info: PinvInfo = info_of(first, result, good & ~lost, good, seed)
             answer = answer, info
         if check:
             msg = "pinv_cr: c or r holds NaN or infinity{}; remove them, or pass on_fail='nan'"
@@ -270,7 +270,7 @@ class _Product(Matrix):
 def _gathered(
     parts: list[_pinv_steps.Found], like: Given, shape: tuple[int, int], method: str,
     as_operator: bool,
-) -> _Result:  # fmt: skip
+) -> Result:  # fmt: skip
     x: Any
     if as_operator:
         x = parts[0].left, parts[0].right
@@ -287,7 +287,7 @@ def _gathered(
 
     count = np.zeros(len(parts), np.int64)
     reason = "the ranks of c and r are full" if method == "reverse" else "see formula"
-    return _Result(
+    return Result(
         x, column("rank", int), column("error"), column("approximation"), column("bound"), count,
         column("broken", bool), 3 if method == "randomized" else 1, method, reason,
     )  # fmt: skip

@@ -19,8 +19,8 @@ from linalgk.typing import Array, OnFail
 ProjectSketch: TypeAlias = Literal["block", "kaczmarz", "gaussian", "sparse"]
 METHODS = get_args(ProjectSketch)
 _PROBABILITIES = ("norm", "uniform")
-# Rows of a block: factors of twice that cost as much as the sweeps that they save.
-_BLOCK = 64
+# Rows of a block: with twice as many, their factors cost more than the sweeps that they save.
+_BLOCK = 128
 # Sweeps of the default max_iter.
 _SWEEPS = 1000
 _ENDED = {
@@ -75,7 +75,7 @@ def sketch_project(
         ``gaussian``, ``sparse``: random combinations of all rows, new ones in each step, which
         read all of A in each step.
     block : int, optional
-        Equations of a step, at most m. Default ``min(64, m/4, n)``. For ``kaczmarz`` rows whose
+        Equations of a step, at most m. Default ``min(128, m/4, n)``. For ``kaczmarz`` rows whose
         projections are computed together, one after the other all the same.
     probabilities : {"norm", "uniform"} or array, shape (m,), optional
         With which rows are drawn: by their squared norms (default of ``kaczmarz``), all alike
@@ -147,7 +147,8 @@ def sketch_project(
     root of the number of sweeps.
 
     A sweep of m rows costs ``4 m n`` flops for each column, and ``m n block`` for the Gram matrices
-    of the blocks, whose factors are kept: at most 16 partitions are drawn, then they come again.
+    of the blocks, whose factors are kept, in about the memory of A: up to 16 partitions are drawn,
+    then they come again.
     Single rows are projected onto ``block`` at a time: with the lower triangle L of their Gram
     matrix, ``x + A_S^H L^{-1} (b_S - A_S x)`` is what the projections one by one give. The residual
     is looked at, with one product, when those of the rows met say that it may be small, and after

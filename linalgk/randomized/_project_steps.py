@@ -168,8 +168,10 @@ class _Rows:
             self.b = turn @ (self.b * weights[:, None])
             a.passes += 2
         self.sparse = a.kind == "sparse"
-        rounds = max(4, a.shape[1] // options.block)
-        self.rounds = min(_ROUNDS, rounds)
+        # factors take about the memory of A, or of four square blocks of its columns
+        n = a.shape[1]
+        self.rounds = min(_ROUNDS, max(1, n // options.block, -(-4 * n // max(1, self.m))))
+        self.orders: dict[int, Any] = {}
         if options.sketch == "kaczmarz" or not isinstance(options.probabilities, str):
             self.weights = _weights(a, self.a, options.probabilities)
         elif options.probabilities == "norm":
@@ -194,7 +196,10 @@ class _Rows:
 
     def _partition(self, sweep: int) -> Iterator[Piece]:
         turn, size = sweep % self.rounds, self.options.block
-        order = np.argsort(self.order.uniform(self.m, start=turn * self.m), kind="stable")
+        if turn not in self.orders:
+            drawn = self.order.uniform(self.m, start=turn * self.m)
+            self.orders[turn] = np.argsort(drawn, kind="stable")
+        order = self.orders[turn]
         count = -(-self.m // size)
         # blocks that come again come in another order
         places = np.argsort(self.order.spawn(_ORDER + 4).uniform(count, start=sweep * count))

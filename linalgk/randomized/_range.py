@@ -357,8 +357,8 @@ def _stepped(work: Work, plan: Plan) -> Found:
             v = thin(xp, work.back(ritz.left(v.shape[1])))[0]
             y = work.product(v)
             continue
-        # as wide as the first: smaller blocks would miss clusters of singular values
-        z = work.back(ritz.left(min(rank + plan.oversample, v.shape[1])))
+        # as many as wanted: smaller blocks would miss clusters of singular values
+        z = work.back(ritz.left(min(rank, v.shape[1])))
         new = extend(xp, v, z, float(ritz.s[0]))
         if not new.shape[1]:
             ritz = Ritz(xp, y, final=True)

@@ -514,7 +514,8 @@ def _times(works: Sequence[_Work], options: Options, page: Page) -> list[Block]:
     page.headlines.append(
         (
             f"{len(gains)} kinds of work, against the faster one of NumPy and SciPy",
-            f"{ratio(min(gains))} to {ratio(max(gains))} as fast",
+            f"{ratio(float(np.median(gains)))} as fast in the middle, {ratio(min(gains))} to "
+            f"{ratio(max(gains))}",
         )
     )
     return [

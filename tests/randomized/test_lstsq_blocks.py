@@ -1,5 +1,6 @@
 """Least squares of rows that come in blocks: RowBlocks of pairs, memory maps, Dask arrays."""
 
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -23,7 +24,7 @@ def data():
 
 def split(a, b, sizes):
     ends = np.cumsum([0, *sizes])
-    return [(a[i:j], b[i:j]) for i, j in zip(ends[:-1], ends[1:], strict=True)]
+    return [(a[i:j], b[i:j]) for i, j in itertools.pairwise(ends)]
 
 
 SIZES = [(M,), (1, 499, 500), (100,) * 10, (0, 7, 993, 0)]
@@ -96,7 +97,9 @@ def test_an_iterator_is_read_once(data):
     once = lk.RowBlocks(iter(split(a, b, (300, 700))))
     fit = lk.lstsq(once, method="sketch_solve", sketch="Gaussian")
     assert fit.info.passes == once.passes == 1
-    again = lk.lstsq(lk.RowBlocks(split(a, b, (300, 700))), method="sketch_solve", sketch="Gaussian")
+    again = lk.lstsq(
+        lk.RowBlocks(split(a, b, (300, 700))), method="sketch_solve", sketch="Gaussian"
+    )
     assert (fit.x == again.x).all()
 
 
@@ -169,9 +172,17 @@ def test_blocks_that_hold_nan(data):
     ("call", "error", "sentence"),
     [
         (lambda p: lk.lstsq(lk.RowBlocks(p), np.ones(M)), TypeError, "leave b out"),
-        (lambda p: lk.lstsq(lk.RowBlocks([p[0][0]])), TypeError, r"pairs \(A_i, b_i\), got ndarray"),
+        (
+            lambda p: lk.lstsq(lk.RowBlocks([p[0][0]])),
+            TypeError,
+            r"pairs \(A_i, b_i\), got ndarray",
+        ),
         (lambda p: lk.lstsq(lk.RowBlocks([])), ValueError, "a: there are no blocks"),
-        (lambda p: lk.lstsq(lk.RowBlocks(p), method="spir"), ValueError, "reads blocks of rows too"),
+        (
+            lambda p: lk.lstsq(lk.RowBlocks(p), method="spir"),
+            ValueError,
+            "reads blocks of rows too",
+        ),
         (lambda p: lk.lstsq(lk.RowBlocks(p), method="direct"), ValueError, "'direct' reads blocks"),
         (lambda p: lk.lstsq(lk.RowBlocks(p, shape=(M + 1, N))), ValueError, "shape says 1001 rows"),
         (lambda p: lk.lstsq(lk.RowBlocks(p, shape=(M, N + 1))), ValueError, r"shape \(rows, 13\)"),
@@ -179,7 +190,7 @@ def test_blocks_that_hold_nan(data):
         (
             lambda p: lk.lstsq(lk.RowBlocks([p[0], (p[1][0], p[1][1][:, :1])])),
             ValueError,
-            "right-hand side",
+            r"must have shape \(rows, 2\)",
         ),
     ],
 )
@@ -234,10 +245,9 @@ def test_dask_arrays(dask_array, data, chunks, method):
         fit = lk.lstsq(dask_array.from_array(a, chunks=chunks), side, method=method)
         assert isinstance(fit.x, np.ndarray)
         assert fit.x.shape == (N, *side.shape[1:])
-        wanted = lk.lstsq(lk.RowBlocks([(a, np.asarray(side))]), method=method)
-        scale = np.abs(wanted.x).max()
-        assert np.abs(fit.x - wanted.x).max() < 1e8 * 50 * U * scale
         if method == "sketch_solve":
+            wanted = lk.lstsq(lk.RowBlocks([(a, np.asarray(side))]), method=method)
+            assert np.abs(fit.x - wanted.x).max() < 1e8 * 50 * U * np.abs(wanted.x).max()
             assert fit.info.passes == 1
             assert np.abs(fit.std_error / wanted.std_error - 1).max() < 1e-6
         else:
@@ -267,6 +277,7 @@ def test_dask_arrays_of_any_dtype_with_ridges_and_threads(dask_array, data):
         a, b = problem(M, N, 10.0, 0.1, dtype)
         fit = lk.lstsq(dask_array.from_array(a, chunks=(300, 7)), b)
         assert fit.x.dtype == dtype
+        assert np.abs(fit.x - lk.lstsq(a, b).x).max() < 300 * EPS[dtype] * np.abs(fit.x).max()
         assert backward_error(a, b, fit.x) <= 5 * EPS[dtype]
     a, b = data
     lazy = dask_array.from_array(a, chunks=(100, N))

@@ -135,7 +135,9 @@ def test_empty(method, dtype):
     for shape in ((0, 3), (4, 0), (0, 0), (2, 0, 3), (0, 5, 3), (2, 4, 0), (0, 2, 5, 3)):
         *batch, m, n = shape
         for tail in ((), (2,), (0,)):
-            fit = lk.lstsq(np.zeros(shape, dtype), np.ones((*batch, m, *tail), dtype), method=method)
+            fit = lk.lstsq(
+                np.zeros(shape, dtype), np.ones((*batch, m, *tail), dtype), method=method
+            )
             assert fit.x.shape == (*batch, n, *tail)
             assert fit.x.dtype == dtype
             assert not fit.x.any()
@@ -237,7 +239,7 @@ def test_frameworks_are_told_what_is_not_offered():
         lk.lstsq(a, b)
     with pytest.raises(TypeError, match="requires grad"):
         lk.lstsq(a.detach(), b.clone().requires_grad_())
-    with pytest.raises(TypeError, match="a.*b"):
+    with pytest.raises(TypeError, match="a is numpy .* b is torch"):
         lk.lstsq(np.ones((4, 2)), b)
 
 
@@ -532,7 +534,11 @@ ONES = np.ones((4, 2))
         (lambda: lk.lstsq(ONES, "x"), TypeError, "b: must be an array"),
         (lambda: lk.lstsq(ONES.astype("f2"), np.ones(4)), TypeError, "a: dtype"),
         (lambda: lk.lstsq(ONES, np.ones(4, "f2")), TypeError, "b: dtype"),
-        (lambda: lk.lstsq(ONES, np.ones(3)), ValueError, r"b: must have shape \(4,\) or \(4, 'c'\)"),
+        (
+            lambda: lk.lstsq(ONES, np.ones(3)),
+            ValueError,
+            r"b: must have shape \(4,\) or \(4, 'c'\)",
+        ),
         (lambda: lk.lstsq(ONES, np.ones((4, 2, 1))), ValueError, "b: must have shape"),
         (lambda: lk.lstsq(ONES, 1.0), ValueError, "b: must have shape"),
         (lambda: lk.lstsq(np.ones((3, 4, 2)), np.ones(4)), ValueError, r"b: .*\(3, 4\)"),

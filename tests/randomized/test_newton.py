@@ -298,6 +298,7 @@ def test_torch_refuses_what_has_no_derivative():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # torch's own
 def test_torch_compile():
     torch = pytest.importorskip("torch")
     a = torch.tensor(attention((2,), 6), requires_grad=True)

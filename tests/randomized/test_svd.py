@@ -126,6 +126,19 @@ def test_small_singular_values_have_the_absolute_accuracy_of_rounding(dtype):
         assert 1 / 3 < ratio < 3
 
 
+def test_single_entries_of_very_different_size():
+    """Ten entries of a sparse matrix are its singular values; Gram matrices would not see five."""
+    s = np.repeat([1.0, 1e-9], 5)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        place = rng.permutation(500)[:10], rng.permutation(400)[:10]
+        a = scipy.sparse.coo_array((s, place), shape=(500, 400))
+        for passes in (2, 4):
+            found = lk.svd_lowrank(a, 10, passes=passes, rng=seed)
+            assert np.abs(found.S - s).max() < 20 * EPS["float64"]
+            assert max(defects(found)) < 100 * EPS["float64"]
+
+
 @pytest.mark.parametrize("options", METHODS, ids=str)
 def test_exact_rank(dtype, options):
     s = spectrum("exact", 140)
@@ -507,12 +520,12 @@ def test_an_adjoint_that_is_wrong():
         (lambda a: lk.svd_lowrank(a), TypeError, "rank: svd_lowrank needs a rank, or tol="),
         (lambda a: lk.svd_lowrank(a, 31), ValueError, "rank: must be at .* = 30, got 31"),
         (lambda a: lk.svd_lowrank(a, -1), ValueError, "rank: must be at least 0"),
-        (lambda a: lk.svd_lowrank(a, 2.0), TypeError, "rank: must be an integer"),
+        (lambda a: lk.svd_lowrank(a, 2.0), TypeError, "rank: must be an integer"),  # type: ignore[arg-type]
         (lambda a: lk.svd_lowrank(a, 2, oversample=-1), ValueError, "oversample: must"),
         (lambda a: lk.svd_lowrank(a, 2, passes=0), ValueError, "passes: must be at least 1"),
         (lambda a: lk.svd_lowrank(a, 2, passes=2, method="krylov"), ValueError, "needs at least 3"),
-        (lambda a: lk.svd_lowrank(a, 2, method="svd"), ValueError, "method: must be one of"),
-        (lambda a: lk.svd_lowrank(a, 2, sketch="SRHT"), ValueError, "sketch: must be one of"),
+        (lambda a: lk.svd_lowrank(a, 2, method="svd"), ValueError, "method: must be one of"),  # type: ignore[arg-type]
+        (lambda a: lk.svd_lowrank(a, 2, sketch="SRHT"), ValueError, "sketch: must be one of"),  # type: ignore[arg-type]
         (lambda a: lk.svd_lowrank(a, tol=0.1, method="rsvd"), ValueError, "tol: goes with"),
         (lambda a: lk.svd_lowrank(a, tol=2.0), ValueError, "tol: must satisfy"),
         (lambda a: lk.svd_lowrank(a, tol=1e-15), ValueError, "at least 64 eps = 1.42e-14"),
