@@ -62,12 +62,12 @@ def enter(
     """The argument as matrices on a flat batch; with ``host`` JAX's of a CPU as NumPy's."""
     if sparse and (is_sparse(a) or (operator and is_cupyx(a))):
         flat = a.tocsr()
-        if flat.data.dtype.name not in _xp.REAL:
+        if _xp.dtype_name(flat.data) not in _xp.REAL:
             flat = flat.astype(_validate.floating(name, flat.data[:0]).dtype)
-        face, batch, dtype = _xp.face(flat.data), (), flat.data.dtype.name
+        face, batch, dtype = _xp.face(flat.data), (), _xp.dtype_name(flat.data)
     elif operator and _xp.face(a) is None and is_operator(a):
-        dtype = np.dtype(getattr(a, "dtype", None) or np.float64)
-        dtype = _validate.floating(name, np.empty(0, dtype)).dtype.name
+        none = np.empty(0, getattr(a, "dtype", None) or np.float64)
+        dtype = _validate.floating(name, none).dtype.name
         flat, face, batch = a, _xp.face(np.empty(0)), ()
     else:
         flat, face = _entered(function, a, host, name)
@@ -103,7 +103,8 @@ def finite_members(given: Given) -> tuple[Any, Any]:
     """Which members are finite, and the members with zeros in place of those that are not."""
     flat = given.flat
     if given.sparse:
-        good = np.array([bool(np.isfinite(flat.data).all())])
+        xp = _xp.namespace(flat.data)
+        good = np.array([bool(xp.all(xp.isfinite(flat.data)))])
         return good, flat if good[0] else type(flat)(flat.shape, dtype=flat.dtype)
     xp = _xp.namespace(flat)
     finite = xp.all(xp.isfinite(flat), axis=(1, 2))
@@ -123,7 +124,8 @@ def make_info(
     given: Given, method: str, good: Any, iterations: Any, residual: Any, error: Any
 ) -> Info:
     """The fields as arrays of batch shape in the caller's library."""
-    xp = np if given.sparse else _xp.namespace(given.flat)
+    like = given.flat.data if given.sparse else given.flat
+    xp = _xp.namespace(like)
     real = _xp.REAL[given.dtype]
     fields = {
         "iterations": iterations.astype(np.int64),
@@ -133,7 +135,7 @@ def make_info(
     }
     arrays = {
         key: given.face.leave(
-            _xp.from_numpy(value.reshape(given.batch), xp, like=given.flat), given.original
+            _xp.from_numpy(value.reshape(given.batch), xp, like=like), given.original
         )
         for key, value in fields.items()
     }

@@ -24,6 +24,8 @@ class Cupyx:
         top.scipy, middle.linalg, middle.sparse = middle, linear, sparse
         top.errstate = self._errstate
         linear.solve_triangular = self._solve_triangular
+        self.kind = type("csr_matrix", (Csr,), {"library": self, "__module__": sparse.__name__})
+        sparse.csr_matrix = self.kind
         self.modules = {m.__name__: m for m in (top, middle, linear, sparse)}
 
     @contextlib.contextmanager
@@ -110,7 +112,7 @@ class Cupyx:
 
     def csr(self, a):
         """A SciPy matrix on the device."""
-        return Csr(self, scipy.sparse.csr_matrix(a))
+        return self.kind(scipy.sparse.csr_matrix(a))
 
     def operator(self, a):
         """Known by its products."""
@@ -118,62 +120,70 @@ class Cupyx:
 
 
 class Csr:
-    """A matrix of ``cupyx.scipy.sparse``, as far as linalgk asks; CSC is the same in turned form."""
+    """A matrix of ``cupyx.scipy.sparse``, as far as linalgk asks for it."""
 
     ndim = 2
+    library = None
 
-    def __init__(self, library, a):
-        self._library, self._a = library, a
+    def __init__(self, a, dtype=None):
+        if isinstance(a, tuple):
+            a = scipy.sparse.csr_matrix(a, dtype=dtype)
+        elif not scipy.sparse.issparse(a):
+            a = scipy.sparse.csr_matrix(self.library.host(a))
+        self._a, self.format = a, a.format
         self.shape, self.dtype, self.nnz = a.shape, a.dtype, a.nnz
-        self.data, self.indices, self.indptr = map(library.put, (a.data, a.indices, a.indptr))
+        self.data, self.indices, self.indptr = map(self.library.put, (a.data, a.indices, a.indptr))
 
-    def _same(self, a):
-        return type(self)(self._library, a)
-
-    T = property(lambda self: self._same(self._a.T))
+    T = property(lambda self: type(self)(self._a.T))
 
     def tocsr(self):
-        return self if self._a.format == "csr" else self._same(self._a.tocsr())
+        return self.asformat("csr")
+
+    def asformat(self, form):
+        return self if self.format == form else type(self)(self._a.asformat(form))
 
     def toarray(self):
-        return self._library.put(self._a.toarray())
+        return self.library.put(self._a.toarray())
 
     def astype(self, dtype):
-        return self._same(self._a.astype(dtype))
+        return type(self)(self._a.astype(dtype))
 
     def copy(self):
-        return self._same(self._a.copy())
+        return type(self)(self._a.copy())
 
     def conj(self):
-        return self._same(self._a.conj())
+        return type(self)(self._a.conj())
 
     def diagonal(self):
-        return self._library.put(self._a.diagonal())
+        return self.library.put(self._a.diagonal())
+
+    def multiply(self, other):
+        return type(self)(self._a.multiply(other._a).tocsr())
+
+    def sum(self, axis):
+        return self.library.put(np.asarray(self._a.sum(axis=axis)))
 
     def get(self):
-        self._library.device.looks += 1
-        self._library.device.sizes.append(self.nnz)
+        self.library.device.looks += 1
+        self.library.device.sizes.append(self.nnz)
         return self._a.copy()
 
+    def __abs__(self):
+        return type(self)(abs(self._a))
+
     def __getitem__(self, index):
-        return self._same(scipy.sparse.csr_matrix(self._a[index]))
+        return type(self)(scipy.sparse.csr_matrix(self._a[index]))
 
     def __mul__(self, factor):
-        return self._same(self._a * factor)
+        return type(self)(self._a * factor)
 
     def __matmul__(self, x):
         if isinstance(x, Csr):
-            return self._same(self._a @ x._a)
-        return self._library.put(self._a @ self._library.host(x))
-
-    def __bool__(self):
-        raise ValueError("the truth value of a sparse matrix is ambiguous")
+            return type(self)(self._a @ x._a)
+        return self.library.put(self._a @ self.library.host(x))
 
     def __array__(self, *_, **__):
         raise TypeError("implicit conversion to NumPy; use .get()")
-
-
-Csr.__module__ = "cupyx.scipy.sparse._csr"
 
 
 class Operator:

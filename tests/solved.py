@@ -1,6 +1,7 @@
 """Least squares problems of known answers, and oracles that share no code with ours."""
 
 import numpy as np
+import pytest
 
 EPS = {d: float(np.finfo(d).eps) for d in ("float32", "float64", "complex64", "complex128")}
 
@@ -77,7 +78,7 @@ def least_backward_error(a, b, x):
 
 def exact(a, b, damp=0.0, digits=80):
     """The solution to so many digits, of full column rank or with damp: float64, or complex."""
-    import mpmath
+    mpmath = pytest.importorskip("mpmath")
 
     complex_ = np.result_type(a, b).kind == "c"
     number = mpmath.mpc if complex_ else mpmath.mpf

@@ -74,8 +74,8 @@ ROOMS = (
             *("linalgk._dispatch", "linalgk._lag", "linalgk._members"),
             *("linalgk.{room}._*", *ROOM_NAMES),
         ),
-        # a framework's own face, where its arrays are differentiated or traced; CuPy's half of SciPy
-        # beside SciPy; a progress bar that was asked for
+        # a framework's own face, where its arrays are differentiated or traced; CuPy's half of
+        # SciPy beside SciPy; a progress bar that was asked for
         lazily=("scipy", "cupyx", "tqdm", "linalgk.interop*"),
         never=("numba", "cupy", "linalgk_kernels*"),
     ),

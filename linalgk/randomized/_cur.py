@@ -482,7 +482,7 @@ def _result(it: Given, plan: _Plan, found: list[_Parts]) -> tuple[CUR, Any]:
         c, x = (part.asformat(form) for part in (found[0].c, found[0].r))
     elif it.sparse:
         kind = type(it.flat)
-        c, x = kind(np.asarray(found[0].c)), kind(np.asarray(found[0].r))
+        c, x = kind(found[0].c), kind(found[0].r)
     else:
         c = stacked(it, [f.c for f in found], good, (m, r))
         x = stacked(it, [f.r for f in found], good, (s, n))

@@ -32,7 +32,8 @@ class Entries:
             return self.matrix.a[index, :][:, index].toarray(), None
         if self.matrix.kind == "operator":
             columns = self.matrix.columns(index)
-            return columns[index, :], columns
+            where = _xp.from_numpy(index, xp, like=self.matrix.like)
+            return xp.take(columns, where, axis=0), columns
         where = _xp.from_numpy(index, xp, like=self.matrix.like)
         return xp.take(xp.take(self.matrix.a, where, axis=0), where, axis=1), None
 

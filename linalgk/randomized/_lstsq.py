@@ -121,7 +121,8 @@ def lstsq(
     restarted; each step reduces the error by ``(n/k)^(1/2)`` at ``4 m n`` flops, or 4 for each
     stored entry. ``direct`` is QR and the singular values of R. ``minimum_norm`` is the
     counterpart of ``sketch_cholesky`` for ``m < n``, where every other method but ``direct``
-    stands for it. ``sketch_solve`` solves the sketched problem alone, in one pass. With a Gaussian S, [4]_
+    stands for it. ``sketch_solve`` solves the sketched problem alone, in one pass. With a
+    Gaussian S, [4]_
 
     .. math:: \frac{(x - x_*)_j}{\lVert S (b - A x) \rVert \sqrt{[(A^H S^H S A)^{-1}]_{jj} / (k -
               n)}}

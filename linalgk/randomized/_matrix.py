@@ -66,15 +66,17 @@ class Matrix:
     def sketched(self, s: Sketch) -> Any:
         """``S A`` (k, n)."""
         self.passes += 1
+        if self.kind == "operator" and self.xp is not np:
+            # sketches give an operator panels of the host
+            back = _operator_adjoint(self.a, self._panel(s), self.dtype)
+            return self.xp.conj(back.T) if self.is_complex else back.T
         return s @ self.a
 
     def sketched_rows(self, s: Sketch) -> Any:
         """``A S^T`` (m, k) for a real S of n columns."""
         self.passes += 1
         if self.kind == "operator":
-            kind = _xp.dtype_of(self.xp, self.dtype)
-            panel = self.xp.astype(s.T.toarray(xp=self.xp), kind, copy=False)
-            return _operator_product(self.a, panel, self.dtype)
+            return _operator_product(self.a, self._panel(s), self.dtype)
         product = s @ self.a.T
         return product.T
 
@@ -103,6 +105,11 @@ class Matrix:
         if self.kind == "sparse":
             return self.a.toarray()
         return self.matmat(self._units(self.shape[1], np.arange(self.shape[1])))
+
+    def _panel(self, s: Sketch) -> Any:
+        """``S^T`` (m, k), stored."""
+        panel = s.T.toarray(xp=np).astype(self.dtype, copy=False)
+        return _xp.from_numpy(panel, self.xp, like=self.like)
 
     def _units(self, size: int, index: Any) -> Any:
         units = np.zeros((size, len(index)), self.dtype)
@@ -238,16 +245,20 @@ def members(given: Given) -> list[Matrix]:
     if given.sparse:
         return [Matrix(given.flat, "sparse", given.dtype, given.flat.data[:0])]
     if given.operator:
-        module = type(given.flat).__module__
-        like = np.empty(0, given.dtype)
-        if module.startswith("cupyx"):
-            like = _xp.from_numpy(like, _xp.cupy())
-        return [Matrix(given.flat, "operator", given.dtype, like)]
+        return [Matrix(given.flat, "operator", given.dtype, vectors_of(given))]
     like = given.flat.reshape(-1)[:0] if isinstance(given.flat, np.ndarray) else _none(given.flat)
     return [
         Matrix(given.flat[i, :, :], "dense", given.dtype, like)
         for i in range(math.prod(given.batch))
     ]
+
+
+def vectors_of(given: Given) -> Any:
+    """An empty vector of the library that an operator multiplies."""
+    like = np.empty(0, given.dtype)
+    if type(given.flat).__module__.startswith("cupyx"):
+        return _xp.from_numpy(like, _xp.cupy())
+    return like
 
 
 def _none(flat: Any) -> Any:
@@ -273,4 +284,4 @@ def _check_adjoint(a: Matrix, name: str) -> None:
         raise ValueError(msg)
 
 
-__all__ = ["Matrix", "given", "is_cupyx", "is_sparse", "members", "norm"]
+__all__ = ["Matrix", "given", "is_cupyx", "is_sparse", "members", "norm", "vectors_of"]

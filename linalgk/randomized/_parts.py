@@ -8,6 +8,7 @@ import numpy as np
 from linalgk import _validate, _xp
 from linalgk._members import Given
 from linalgk.randomized._info import RandomInfo
+from linalgk.randomized._matrix import vectors_of
 
 
 def whole_rank(rank: Any, shape: tuple[int, int]) -> int:
@@ -24,7 +25,8 @@ def library(given: Given) -> tuple[Any, Any]:
     if given.sparse:
         return _xp.namespace(given.flat.data), given.flat.data
     if given.operator:
-        return np, np.empty(0)
+        like = vectors_of(given)
+        return _xp.namespace(like), like
     return _xp.namespace(given.flat), given.flat
 
 

@@ -12,6 +12,7 @@ from linalgk._members import Given, adjoint, finite_members, report
 from linalgk.errors import MemberError, NonFiniteError, NotConvergedError, SingularMatrixError
 from linalgk.randomized import _newton, _pinv_steps
 from linalgk.randomized._matrix import Matrix, given, members, norm
+from linalgk.randomized._parts import library
 from linalgk.randomized._pinv_operator import PinvOperator
 from linalgk.randomized._pinv_result import Result, info_of
 from linalgk.sketch import Philox
@@ -144,8 +145,9 @@ def pinv(
     ``newton`` uses products alone: a Chebyshev-scaled iteration of degree five with a start for
     each member, :mod:`linalgk.randomized._newton`. Singular values below ``rcond`` count as zero
     or take more steps. 16 steps of four products in double precision, 8 in single precision. The
-    inverse of Hermitian members is first tried by LU factors, and taken where the residual confirms
-    it. Its derivatives (rank constant) need the result alone [3]_, in PyTorch and JAX:
+    inverse of Hermitian members (told, or all equal to their adjoints) is first tried by LU
+    factors, and taken where the residual confirms it. Its derivatives (rank constant) need the
+    result alone [3]_, in PyTorch and JAX:
 
     .. math:: dX = -X\,dA\,X + X X^H dA^H (I - A X) + (I - X A)\,dA^H X^H X.
 
@@ -426,8 +428,7 @@ def _say(kind: type[MemberError], msg: str, bad: Any, a: Given, o: Options, answ
 def _empty(a: Given, method: str, reason: str, as_operator: bool) -> Result:
     (m, n), count = a.shape, math.prod(a.batch)
     zero = np.zeros(count)
-    xp = np if a.sparse or a.operator else _xp.namespace(a.flat)
-    like = None if xp is np else a.flat
+    xp, like = library(a)
 
     def zeros(*shape: int) -> Any:
         return _xp.from_numpy(np.zeros(shape, a.dtype), xp, like=like)
@@ -461,7 +462,8 @@ def _exactly(flat: Any, a: Given, o: Options, method: str) -> Result:
 
 
 def _by_products(flat: Any, a: Given, o: Options) -> Result:
-    found = _newton.solve(flat, hermitian=o.hermitian, cut=o.rcond, tol=o.tol, steps=o.steps)
+    hermitian = o.hermitian or _is_hermitian(flat)
+    found = _newton.solve(flat, hermitian=hermitian, cut=o.rcond, tol=o.tol, steps=o.steps)
     count = len(found.rank)
     sizes = [norm(flat[i, :, :]) * norm(found.x[i, :, :]) for i in range(count)]
     error = a.eps * np.array(sizes) + np.where(found.steps > 0, found.defect**2, 0)
@@ -469,6 +471,12 @@ def _by_products(flat: Any, a: Given, o: Options) -> Result:
     return Result(
         found.x, found.rank, error, found.defect, zero, found.steps, found.failed, 1, "newton", ""
     )
+
+
+def _is_hermitian(flat: Any) -> bool:
+    """Whether all members are, to the last bit, as Gram matrices come."""
+    xp = _xp.namespace(flat)
+    return flat.shape[-1] == flat.shape[-2] and bool(xp.all(flat == adjoint(xp, flat)))
 
 
 def _by_sketches(a: Given, o: Options, seed: Philox) -> tuple[Result, Any]:

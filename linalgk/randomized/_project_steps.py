@@ -220,11 +220,9 @@ class _Rows:
 
     def _piece(self, index: Any, project: Any, key: Any, count: int) -> Piece:
         xp = self.xp
-        if self.sparse:
-            rows, rhs = self.a[index, :], self.b[index, :]
-        else:
-            where = _xp.from_numpy(index, xp, like=self.like)
-            rows, rhs = xp.take(self.a, where, axis=0), xp.take(self.b, where, axis=0)
+        where = _xp.from_numpy(index, xp, like=self.like)
+        rows = self.a[index, :] if self.sparse else xp.take(self.a, where, axis=0)
+        rhs = xp.take(self.b, where, axis=0)
         factor = self.kept.get(key) if key is not None else None
         if factor is None:
             factor = project(_gram(rows, xp))
@@ -265,7 +263,7 @@ def row_norms(a: Matrix, stored: Any) -> Any:
     """Lengths of rows, NumPy."""
     if a.kind == "sparse":
         squares = abs(stored).multiply(abs(stored)).sum(axis=1)
-        return np.sqrt(np.asarray(squares, np.float64).reshape(-1))
+        return np.sqrt(np.asarray(_xp.to_numpy(squares), np.float64).reshape(-1))
     xp = a.xp
     size = xp.abs(stored)
     a.passes += 1

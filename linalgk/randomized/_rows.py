@@ -31,7 +31,7 @@ class Sums(NamedTuple):
     squares: Any
     gram: Any = None
 
-    def __add__(self, other: Any) -> "Sums":  # type: ignore[override]
+    def __add__(self, other: Any) -> "Sums":
         gram = None if self.gram is None else self.gram + other.gram
         return Sums(self.back + other.back, self.squares + other.squares, gram)
 
@@ -87,7 +87,7 @@ class Rows:
         parts = self._mapped(
             lambda i, j: block_sums(self.xp, whole[i:j, :], self.b[i:j, :], x, scales, whiten)
         )
-        total = None
+        total: Sums | None = None
         for part in parts:
             total = part if total is None else total + part
         assert total is not None

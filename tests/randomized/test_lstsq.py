@@ -149,6 +149,18 @@ def test_forward_errors_are_those_of_a_stable_method(kappa, residual):
         )
 
 
+def test_the_bound_holds_for_what_a_callback_stops():
+    """To first order, hence for a condition number that leaves it small."""
+    for kappa, residual in ((1.0, 1e-2), (1e2, 1e-3), (1e3, 1e-6)):
+        a, b = problem(400, 8, kappa, residual)
+        wanted = exact(a, b, digits=60)
+        for method in METHODS[1:]:
+            fit = lk.lstsq(a, b, method=method, callback=lambda s: True)
+            error = np.abs(fit.x - wanted)
+            assert (error <= fit.std_error).all(), method
+            assert error.max() > 1e-8, method
+
+
 def test_the_bound_of_the_error_says_something():
     a, b = problem(400, 8, 1e6, 1e-3)
     wanted = exact(a, b, digits=60)
@@ -193,6 +205,16 @@ def test_steps_of_conjugate_gradients():
         lsqr = lk.lstsq(a, b, method="lsqr", k=times * 40, sketch="Gaussian")
         assert 0.5 * expected < int(lsqr.info.iterations) / 2 < expected + 2
     assert 1.6 < steps[4] / steps[16] < 2.6
+
+
+def test_the_heavy_ball_needs_no_third_round():
+    """Its steps from the distortion that k = 4 n gives reduce the error by 1e-9, less t^2."""
+    a, b = problem(3000, 40, 1e2, 1.0)
+    seen = []
+    lk.lstsq(a, b, method="fossils", k=160, sketch="Gaussian", callback=seen.append)
+    wanted = np.linalg.lstsq(a, b, rcond=None)[0]
+    errors = [np.linalg.norm(a @ s.x[:, 0] - a @ wanted) for s in seen]
+    assert errors[1] < 1e-6 * errors[0]
 
 
 # --- The law of the sketched solution ------------------------------------------------------------
@@ -425,6 +447,20 @@ def test_backward_errors_of_ridges():
             assert backward_error(whole, side, fit.x) <= 10 * U, (method, damp)
 
 
+def test_estimates_for_ridges():
+    """As without: at the first round, where the ridge holds most of the residual."""
+    a, b = problem(400, 12, 1e3, 1e-6)
+    whole = np.vstack([a, 0.1 * np.eye(12)])
+    side = np.concatenate([b, np.zeros(12)])
+    for method in METHODS[1:]:
+        seen = []
+        lk.lstsq(a, b, method=method, damp=0.01, callback=seen.append)
+        oracle = backward_error(whole, side, seen[0].x[:, 0])
+        ratio = seen[0].backward_error / oracle
+        # the Gram matrix makes up for the distortion of the sketch
+        assert abs(ratio - 1) < 0.02 if method == "sketch_cholesky" else 0.5 < ratio < 2, method
+
+
 # --- Fewer rows than columns ---------------------------------------------------------------------
 
 
@@ -462,7 +498,7 @@ def test_the_bound_holds_for_wide_systems():
 
 def exact_dual(a, b):
     """``A^T (A A^T)^-1 b`` to 60 digits."""
-    import mpmath
+    mpmath = pytest.importorskip("mpmath")
 
     with mpmath.workdps(60):
         lift = np.vectorize(mpmath.mpf, otypes=[object])

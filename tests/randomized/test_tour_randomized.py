@@ -15,7 +15,7 @@ from linalgk.tour._timing import Timed
 
 EPS = float(np.finfo(float).eps)
 precise = pytest.mark.skipif(
-    np.finfo(np.longdouble).eps > 1e-18, reason="numpy.longdouble has no spare digits here"
+    bool(np.finfo(np.longdouble).eps > 1e-18), reason="numpy.longdouble has no spare digits here"
 )
 
 
