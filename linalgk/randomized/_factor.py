@@ -132,7 +132,6 @@ def solve(r: Any, b: Any, *, adjoint: bool = False) -> Any:
     """``R^-1 b``, or ``R^-H b``."""
     library = _library(r)
     if library is not None:
-        r = _as_wide(r, b)
         trans = ("C" if _xp.dtype_name(r) in _xp.COMPLEX else "T") if adjoint else "N"
         return library.solve_triangular(r, b, trans=trans, lower=False, **_KEPT)
     xp = _xp.namespace(r)
@@ -142,14 +141,6 @@ def solve(r: Any, b: Any, *, adjoint: bool = False) -> Any:
     if b.ndim == r.ndim - 1:
         return xp.linalg.solve(r, b[..., None])[..., 0]
     return xp.linalg.solve(r, b)
-
-
-def _as_wide(r: Any, b: Any) -> Any:
-    """In the dtype of the answer: CuPy would take that of the triangle."""
-    if r.dtype == b.dtype or not _xp.is_cuda(r):
-        return r
-    xp = _xp.namespace(r)
-    return xp.astype(r, xp.result_type(r, b), copy=False)
 
 
 def right_solve(a: Any, r: Any) -> Any:
@@ -171,7 +162,7 @@ def right_solve(a: Any, r: Any) -> Any:
 
 
 def _right_solve_cuda(a: Any, r: Any) -> Any:
-    library, r = _library(r), _as_wide(r, a)
+    library = _library(r)
     return library.solve_triangular(r, a.T, trans="T", lower=False, **_KEPT).T
 
 

@@ -226,7 +226,7 @@ def test_sparse_matrices_and_operators_of_a_device(cuda, name, method, kind):
 
 
 def test_a_cholesky_factor_that_cupy_does_not_finish(cuda):
-    """Columns that depend on each other: CuPy's Cholesky says nothing of that."""
+    """Columns that depend on each other, one eigenvalue below zero: CuPy says nothing of that."""
     a = matrix(400, 8, "float64", 0.01)  # condition 1e14, of the Gram matrix 1e28
     for method in ("sketched", "cholqr2", "shifted"):
         q, r = lk.cholqr(cuda.array(a), method=method, rng=0)
@@ -235,6 +235,13 @@ def test_a_cholesky_factor_that_cupy_does_not_finish(cuda):
         assert np.linalg.norm(q @ r - a) < 1e-14
     q, r, perm = lk.qr_pivoted(cuda.array(a), rng=0)
     assert np.linalg.norm(cuda.host(q) @ cuda.host(r) - a[:, cuda.host(perm)]) < 1e-14
+
+    for indefinite in (a.T @ a - 1e-3 * np.eye(8), np.diag([1.0, -1.0, 1.0])):
+        with pytest.raises(np.linalg.LinAlgError) as on_host:
+            lk.estimate_logdet(indefinite, method="cholesky")
+        with pytest.raises(type(on_host.value)) as there:
+            lk.estimate_logdet(cuda.array(indefinite), method="cholesky")
+        assert str(there.value) == str(on_host.value)
 
 
 @pytest.mark.parametrize("method", RECORDS["lstsq"].methods)
