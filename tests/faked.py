@@ -6,7 +6,7 @@ from time import perf_counter
 import numpy as np
 import scipy.fft
 import scipy.sparse
-from linalgk_bench import cuda_problems, cuda_sketch
+from linalgk_bench import cuda_problems, cuda_randomized, cuda_sketch
 from linalgk_bench.cuda_problems import CUPY_EIGH
 from linalgk_bench.problems import Target
 
@@ -108,4 +108,18 @@ def tiny_sketches():
         cuda_sketch.numbers_problem("normals", 1 << 12, "float32"),
         cuda_sketch.numbers_problem("normals", 1 << 12, "float64"),
         cuda_sketch.numbers_problem("words", 1 << 12, "uint32"),
+    ]
+
+
+def tiny_randomized():
+    """One of every kind in the list of randomized solvers."""
+    return [
+        cuda_randomized.lstsq_problem(900, 8),
+        cuda_randomized.svd_problem(200, 150, 5, "float32"),
+        cuda_randomized.svd_problem(150, 200, 5, "float64"),
+        cuda_randomized.pinv_problem(120, 90, 6),
+        cuda_randomized.batch_problem(3, 9),
+        cuda_randomized.qr_problem("qr_pivoted", 400, 8),
+        cuda_randomized.qr_problem("cholqr", 400, 8),
+        cuda_randomized.logdet_problem(6),
     ]

@@ -11,8 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faked import FakeCupy, fake_cupyx, tiny_roots, tiny_sketches
-from linalgk_bench import cuda, cuda_parts, cuda_problems, cuda_sketch, report, run
+from faked import FakeCupy, fake_cupyx, tiny_randomized, tiny_roots, tiny_sketches
+from linalgk_bench import (
+    cuda,
+    cuda_parts,
+    cuda_problems,
+    cuda_randomized,
+    cuda_sketch,
+    report,
+    run,
+)
 from linalgk_bench.cuda_parts import Contender
 from linalgk_bench.cuda_problems import CUPY_EIGH, TORCH_EIGH
 from linalgk_bench.peers import LINALGK
@@ -39,7 +47,15 @@ def rivals(problem):
         return {NAN, CUPY_EIGH, f"{CUPY_EIGH} alone", TORCH_EIGH}
     if problem.solve is None and problem.function != "fwht":
         return {NAN, "scipy on the CPU"}
+    solvers = cuda_randomized
+    if problem.function == "pinv":
+        torch_pinv = solvers.TORCH_PINV if len(problem.shape) == 2 else solvers.TORCH_HERMITIAN
+        return {solvers.CUPY_PINV, torch_pinv}
+    if problem.function == "svd_lowrank":
+        more = {solvers.CUPY_SVD} if problem.dtype == "float32" else set()
+        return {solvers.TORCH_SVD} | more
     csr = {NAN, cuda_sketch.CSR, cuda_sketch.CSR_F}
+    triangles = {solvers.CUPY_QR, solvers.TORCH_QR}
     numbers = {"words": {cuda_sketch.GENERATOR}}
     numbers["normals"] = numbers["words"] | {cuda_sketch.CURAND, cuda_sketch.TORCH_RANDN}
     return {
@@ -48,13 +64,19 @@ def rivals(problem):
         "sketch.CountSketch": csr | {cuda_sketch.SCATTER, cuda_sketch.ATOMICS},
         "sketch.SRHT": {NAN, cuda_sketch.DCT_SKETCH},
         "sketch.Philox": numbers.get(problem.options.get("kind")),
+        "lstsq": {solvers.CUPY_LSTSQ, solvers.TORCH_LSTSQ},
+        "cholqr": triangles,
+        "qr_pivoted": triangles | {solvers.HOST_PIVOTED},
+        "estimate_logdet": {solvers.CUPY_SLOGDET, solvers.TORCH_SLOGDET},
     }[problem.function]
 
 
 @pytest.fixture
 def fake(monkeypatch):
     monkeypatch.setattr(cuda, "_import_cupy", FakeCupy)
-    monkeypatch.setattr(cuda_problems, "PROBLEMS", tiny_roots() + tiny_sketches())
+    monkeypatch.setattr(
+        cuda_problems, "PROBLEMS", tiny_roots() + tiny_sketches() + tiny_randomized()
+    )
     for name, module in fake_cupyx().items():
         monkeypatch.setitem(sys.modules, name, module)
 
@@ -82,7 +104,11 @@ def test_lists_are_sane():
         assert problem.flops > 0 or problem.function == "sketch.Philox"
         written = problem.options.get("k", 0) * problem.shape[-1] or np.prod(problem.shape)
         read = 0 if problem.function == "sketch.Philox" else np.prod(problem.shape)
-        assert problem.nbytes == (read + written) * np.dtype(problem.dtype).itemsize
+        least = (read + written) * np.dtype(problem.dtype).itemsize
+        if problem in cuda_randomized.PROBLEMS:
+            assert problem.nbytes > 0
+        else:
+            assert problem.nbytes == least
         assert all(by_name[target.against].accepts(problem) for target in problem.targets)
         assert problem.tier == "target" or not problem.targets
     promised = {p.name: [t.bound for t in p.targets] for p in problems if p.tier == "target"}

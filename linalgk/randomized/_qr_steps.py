@@ -7,7 +7,7 @@ import numpy as np
 
 from linalgk import _config, _xp
 from linalgk._members import adjoint
-from linalgk.randomized import _factor, _pivots
+from linalgk.randomized import _factor, _panels, _pivots
 from linalgk.randomized._matrix import norm
 from linalgk.sketch import Philox, SparseStack
 
@@ -119,15 +119,14 @@ def _completed(a: Any, order: Any, first: Any) -> tuple[Any, Any, float, int] | 
         # the product of all columns in their own order, so that they are copied only once
         full = order is None or order.shape[0] == a.shape[1]
         reads = 1
-        square = _factor.gram(a if full else xp.take(a, order, axis=1))
+        square = _panels.gram(a if full else xp.take(a, order, axis=1))
         if full and order is not None:
             square = xp.take(xp.take(square, order, axis=0), order, axis=1)
         r = _factor.cholesky(square)
         kappa = math.inf if r is None else _factor.condition(_equal(xp, r))
         if kappa <= _MILD:
-            return _factor.right_solve_in_place(_taken(a, order), r), r, kappa, 2
-    q = _factor.right_solve_in_place(_taken(a, order), first)
-    return _rounds(q, first, reads + 1)
+            return _panels.solved(a, r, order), r, kappa, 2
+    return _rounds(_panels.solved(a, first, order, squared=True), first, reads + 1)
 
 
 def _equal(xp: Any, r: Any) -> Any:
@@ -136,14 +135,18 @@ def _equal(xp: Any, r: Any) -> Any:
     return r / xp.where(size > 0, size, 1.0)
 
 
-def _rounds(q: Any, r: Any, reads: int) -> tuple[Any, Any, float, int] | None:
-    """Cholesky of ``Q^H Q`` for as long as Q is not orthonormal enough, three times at most."""
-    for _ in range(3):
-        factor = _factor.cholesky(_factor.gram(q))
+def _rounds(start: tuple[Any, Any], r: Any, reads: int) -> tuple[Any, Any, float, int] | None:
+    """Cholesky of ``Q^H Q`` for as long as Q is not orthonormal enough, three times at most.
+
+    ``start``: Q and its Gram matrix.
+    """
+    q, square = start
+    for number in range(3):
+        factor = _factor.cholesky(square if not number else _panels.gram(q))
         kappa = math.inf if factor is None else _factor.condition(factor)
         if not math.isfinite(kappa):
             return None
-        q = _factor.right_solve_in_place(q, factor)
+        q = _panels.times_inverse(q, factor)
         r = factor @ r
         if kappa <= _MILD:
             return q, r, kappa, reads
@@ -152,22 +155,22 @@ def _rounds(q: Any, r: Any, reads: int) -> tuple[Any, Any, float, int] | None:
 
 def _twice(a: Any, size: float) -> tuple[Any, Any, float, int] | None:
     """CholeskyQR2, with a shift where A needs one."""
-    r = _factor.cholesky(_factor.gram(a))
+    r = _factor.cholesky(_panels.gram(a))
     if r is None or not _factor.condition(r) < 0.1 / math.sqrt(_eps(a)):
         return _shifted(a, size)
-    return _rounds(_factor.right_solve(a, r), r, 2)
+    return _rounds(_panels.solved(a, r, squared=True), r, 2)
 
 
 def _shifted(a: Any, size: float) -> tuple[Any, Any, float, int] | None:
     """Shifted CholeskyQR3 (Fukaya et al., Algorithm 4.1)."""
     xp, (m, n) = _xp.namespace(a), a.shape
     shift = 11 * (m * n + n * (n + 1)) * (_eps(a) / 2) * size**2
-    square = _factor.gram(a)
+    square = _panels.gram(a)
     eye = _xp.from_numpy(np.eye(n), xp, like=a, dtype=square.dtype)
     r = _factor.cholesky(square + shift * eye)
     if r is None or not math.isfinite(_factor.condition(r)):
         return None
-    return _rounds(_factor.right_solve(a, r), r, 2)
+    return _rounds(_panels.solved(a, r, squared=True), r, 2)
 
 
 def _householder(a: Any) -> Factors:
@@ -198,14 +201,6 @@ def _bad(a: Any) -> Factors:
 def _sketch(a: Any, k: int, nnz: int, source: Philox) -> Any:
     with _config.config_context(check_finite=False):
         return SparseStack(k, a.shape[0], nnz=nnz, rng=source.spawn(1)) @ a
-
-
-def _taken(a: Any, order: Any) -> Any:
-    """The columns in that order, as an array of their own."""
-    xp = _xp.namespace(a)
-    if order is not None:
-        return xp.take(a, order, axis=1)
-    return np.array(a, order="C") if xp is np else a
 
 
 def _corrected(tails: Any, k: int) -> Any:

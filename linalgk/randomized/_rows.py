@@ -6,19 +6,17 @@ not change a bit.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from linalgk import _config, _validate, _xp
+from linalgk import _validate, _xp
 from linalgk._members import adjoint
 from linalgk.randomized._matrix import Matrix
+from linalgk.randomized._panels import mapped
 from linalgk.sketch import RowBlocks, Sketch
 
-# Entries of a block: it stays in a core's cache between its products.
-_BLOCK = 1 << 17
 # Columns of the triangle that are multiplied at once, so that its zeros are not.
 _PANEL = 96
 _LOW = {"float64": "float32", "complex128": "complex64"}
@@ -84,33 +82,16 @@ class Rows:
             return Sums(back, squares(self.xp, r), gram)
         self.a.passes += 1
         whole = self.a.a
-        parts = self._mapped(
-            lambda i, j: block_sums(self.xp, whole[i:j, :], self.b[i:j, :], x, scales, whiten)
+        parts = mapped(
+            self.shape,
+            lambda i, j: block_sums(self.xp, whole[i:j, :], self.b[i:j, :], x, scales, whiten),
+            host=self.xp is np,
         )
         total: Sums | None = None
         for part in parts:
             total = part if total is None else total + part
         assert total is not None
         return total
-
-    def _mapped(self, work: Callable[[int, int], Any]) -> Iterator[Any]:
-        """Of blocks of rows in order; on the host by threads, each with a BLAS of its own."""
-        (m, n), host = self.shape, self.xp is np
-        step = max(64, (_BLOCK if host else 32 * _BLOCK) // max(1, n))
-        ranges = [(i, min(i + step, m)) for i in range(0, m, step)]
-        threads = min(_config.num_threads(), len(ranges))
-        if not host or threads == 1:
-            for i, j in ranges:
-                yield work(i, j)
-            return
-        with _config.serial_blas, ThreadPoolExecutor(threads) as pool:
-            # a window, so that sums do not pile up
-            ahead = [pool.submit(work, *r) for r in ranges[: 4 * threads]]
-            for number in range(len(ranges)):
-                yield ahead[number].result()
-                ahead[number] = None  # type: ignore[call-overload]
-                if number + 4 * threads < len(ranges):
-                    ahead.append(pool.submit(work, *ranges[number + 4 * threads]))
 
 
 class BlockRows:
@@ -221,8 +202,9 @@ def _whitened(xp: Any, a: Any, whiten: Whitener) -> Any:
     w = whiten.matrix
     low = _LOW.get(_xp.dtype_name(a))
     n, r = w.shape
-    panels = range(0, r, _PANEL) if whiten.triangular else [0]
-    width = _PANEL if whiten.triangular else r
+    # panels of equal width
+    width = -(-r // -(-r // _PANEL)) if whiten.triangular else max(r, 1)
+    panels = range(0, r, width)
     parts = []
     for j in panels:
         end = min(j + width, r)

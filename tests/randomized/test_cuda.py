@@ -222,6 +222,49 @@ def test_sparse_matrices_and_operators_of_a_device(cuda, name, method, kind):
     agree(cuda, name, found, called(name, [stored, *rest], options), dtype)
 
 
+def close(cuda, found, wanted):
+    assert type(found) is type(cuda.array(np.zeros(1)))
+    assert np.abs(cuda.host(found) - wanted).max() < 1e-12 * np.abs(wanted).max()
+
+
+def test_what_results_compute(cuda):
+    (a, b), _ = given("lstsq", "direct", "float64")
+    for method in ("direct", "sketch_solve"):
+        ends = [
+            lk.lstsq(put(a), put(b), method=method, rng=0).interval(0.9)
+            for put in (cuda.array, np.array)
+        ]
+        close(cuda, ends[0][1], ends[1][1])
+    (a, rank), options = given("rpcholesky", "simple", "float64")
+    pairs = [lk.rpcholesky(put(a), rank, **options).eigh() for put in (cuda.array, np.array)]
+    close(cuda, pairs[0][0], pairs[1][0])
+    (a,), options = given("pinv", "randomized", "float64")
+    x = [lk.pinv(put(a), as_operator=True, **options) for put in (cuda.array, np.array)]
+    y = np.random.default_rng(0).standard_normal((90, 2))
+    close(cuda, x[0] @ cuda.array(y), x[1] @ y)
+    close(cuda, x[0].H.toarray(), x[1].H.toarray())
+    assert np.abs(x[0].to_scipy() @ y - x[1] @ y).max() < 1e-10
+    (a, _), _ = given("estimate_trace", "xtrace", "float64")
+    low = [lk.estimate_trace(put(a), 20, rng=0).interval()[0] for put in (cuda.array, np.array)]
+    close(cuda, low[0], low[1])
+
+
+def test_streams_of_a_device(cuda):
+    (a, rank), _ = given("StreamingSVD", "SparseStack", "float64")
+    wanted = lk.StreamingSVD(300, 200, rank, rng=0).update(a, offset=0).result()
+    first, second = (lk.StreamingSVD(300, 200, rank, rng=0) for _ in range(2))
+    first.update(cuda.array(a[:100]), offset=0)
+    second.update(cuda.array(a[100:]), offset=100)
+    rows = np.ones((5, 200))
+    second.downdate(cuda.array(rows), offset=100)
+    where = np.zeros((300, 1))
+    where[100:105] = 1
+    first.update_low_rank(cuda.array(where), cuda.array(rows[:1].T))
+    close(cuda, (first + second).result().S, wanted.S)
+    with pytest.raises(TypeError):
+        second.update(a[:100], offset=0)
+
+
 # --- What CuPy does differently -------------------------------------------------------------------
 
 
