@@ -4,6 +4,8 @@ Arrays are those of one library, shape (..., m, n); triangles are upper ones.
 """
 
 import contextlib
+import ctypes
+import functools
 import importlib
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ from linalgk._members import adjoint
 
 _KEPT = {"check_finite": False}
 # Columns up to which the threads of LAPACK gain nothing.
-_SERIAL = 400
+SERIAL = 400
 # order up to which a condition number is computed, and steps of its estimate beyond
 _SMALL, _STEPS = 128, 12
 
@@ -39,7 +41,7 @@ def _library(a: Any) -> Any:
 
 def small(a: Any) -> Any:
     """One thread for a factorization on the host whose threads would mostly wait for each other."""
-    own = isinstance(a, np.ndarray) and a.shape[-1] <= _SERIAL
+    own = isinstance(a, np.ndarray) and a.shape[-1] <= SERIAL
     return _config.serial_blas if own else contextlib.nullcontext()
 
 
@@ -195,6 +197,47 @@ def right_solve_in_place(a: Any, r: Any) -> Any:
             trsm = get_blas_funcs("trsm", dtype=a.dtype)
             return trsm(1.0, r, a.T, trans_a=1, overwrite_b=1).T
     return right_solve(a, r)
+
+
+def times_triangle_in_place(a: Any, r: Any) -> Any:
+    """``a R`` in the place of a NumPy array in C order, of its dtype, as R in C order."""
+    _triangular("trmm", a, r)
+    return a
+
+
+def _triangular(name: str, a: Any, r: Any) -> None:
+    """BLAS's own routine: f2py's would keep other Python threads waiting."""
+    m, n = a.shape
+    # BLAS reads arrays in C order as their transposes: R^T is a lower triangle, from the left
+    one = np.ones(1, a.dtype)
+    sizes = [ctypes.byref(ctypes.c_int(size)) for size in (n, m)]
+    step, rows = ctypes.byref(ctypes.c_int(n)), ctypes.byref(ctypes.c_int(r.shape[0]))
+    words = [ctypes.c_char_p(word) for word in (b"L", b"L", b"N", b"N")]
+    _blas(name, a.dtype.char)(
+        *words, *sizes, _pointer(one), _pointer(r), rows, _pointer(a), step
+    )  # fmt: skip
+
+
+def _pointer(x: Any) -> Any:
+    return ctypes.c_void_p(x.ctypes.data)
+
+
+@functools.cache
+def _blas(name: str, dtype: str) -> Any:
+    """A routine of SciPy's BLAS for a NumPy dtype's letter."""
+    from scipy.linalg import cython_blas
+
+    api = ctypes.pythonapi
+    api.PyCapsule_GetName.restype, api.PyCapsule_GetPointer.restype = (
+        ctypes.c_char_p,
+        ctypes.c_void_p,
+    )
+    api.PyCapsule_GetName.argtypes = [ctypes.py_object]
+    api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    letter = {"f": "s", "d": "d", "F": "c", "D": "z"}[dtype]
+    capsule = cython_blas.__pyx_capi__[letter + name]
+    address = api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
+    return ctypes.CFUNCTYPE(None)(address)
 
 
 def gram(a: Any) -> Any:

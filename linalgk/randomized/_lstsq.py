@@ -1,5 +1,6 @@
 """Least squares, backward stable at the cost of a few passes over the data."""
 
+import contextlib
 import dataclasses
 import math
 import warnings
@@ -12,7 +13,7 @@ from linalgk import _config, _lag, _validate, _xp
 from linalgk._dispatch import Explanation
 from linalgk._members import Given, report
 from linalgk.errors import NonFiniteError, NotConvergedError
-from linalgk.randomized import _lstsq_steps
+from linalgk.randomized import _factor, _lstsq_steps
 from linalgk.randomized._lstsq_result import LeastSquares, Options, assembled
 from linalgk.randomized._lstsq_steps import Found, Problem
 from linalgk.randomized._matrix import Matrix, given, members, norm
@@ -26,7 +27,6 @@ LstsqMethod: TypeAlias = Literal[
     "minimum_norm",
 ]  # fmt: skip
 METHODS = get_args(LstsqMethod)
-_INNER = ("spir", "fossils", "lsqr", "iterative")
 # Rows of the sketch by column: for whitening, and where an iteration's speed depends on it.
 _FEW, _MANY, _SPARSE = 4, 12, 20
 # Columns from which two products a step cost less than a Gram matrix.
@@ -266,7 +266,11 @@ def _of_members(
     passes = 0
     for i, a in enumerate(matrices):
         a, side = _promoted(a, target[i, :, :])
-        result, passes = _solved(a, side, options)
+        chosen, _ = choose_method(*a.shape, kind=a.kind, k=options.k, method=options.method)
+        # blocks of rows have threads of their own, which those of BLAS would only disturb
+        own = _factor.small(target) if chosen == "sketch_cholesky" else contextlib.nullcontext()
+        with own if a.shape[1] <= _factor.SERIAL else contextlib.nullcontext():
+            result, passes = _solved(a, side, options)
         found.append(result)
     bad = np.array([x is None for x in found], bool)
     failed = np.array([_failed(x) for x in found], bool)

@@ -5,6 +5,7 @@ order of the rows, so that the number of threads does not change a bit.
 """
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,10 +24,23 @@ _PANEL = 64
 _INVERTED = 1e3
 
 
-def mapped(shape: tuple[int, int], work: Callable[[int, int], Any], *, host: bool) -> Iterator[Any]:
-    """``work(begin, end)`` of blocks of rows of a matrix, in order."""
+class Space(threading.local):
+    """Memory of one thread that blocks take turns in: new memory would be cleared for each."""
+
+    def array(self, name: str, shape: tuple[int, int], dtype: Any) -> Any:
+        """An array of that shape whose contents do not matter."""
+        size, kept = shape[0] * shape[1], self.__dict__.get(name)
+        if kept is None or kept.size < size or kept.dtype != dtype:
+            kept = self.__dict__[name] = np.empty(size, dtype)
+        return kept[:size].reshape(shape)
+
+
+def mapped(
+    shape: tuple[int, int], work: Callable[[int, int], Any], *, host: bool, entries: int = _BLOCK
+) -> Iterator[Any]:
+    """``work(begin, end)`` of blocks of so many entries of a matrix, in order."""
     m, n = shape
-    step = max(64, (_BLOCK if host else _DEVICE * _BLOCK) // max(1, n))
+    step = max(64, (entries if host else _DEVICE * _BLOCK) // max(1, n))
     ranges = [(i, min(i + step, m)) for i in range(0, m, step)]
     threads = min(_config.num_threads(), len(ranges))
     if not host or threads == 1:
@@ -66,7 +80,7 @@ def solved(a: Any, r: Any, order: Any = None, *, squared: bool = False) -> Any:
         )
         return (y, _factor.gram(y)) if squared else y
     y = np.empty((a.shape[0], r.shape[0]), np.result_type(a, r))
-    panels = _panels(r)
+    panels, space = _panels(r), Space()
 
     def work(i: int, j: int) -> Any:
         # take() gathers columns several times faster than an index does
@@ -75,9 +89,10 @@ def solved(a: Any, r: Any, order: Any = None, *, squared: bool = False) -> Any:
         for begin, end, part, inverse in panels:
             piece = rows[:, begin:end]
             if begin:
-                piece -= rows[:, :begin] @ r[:begin, begin:end]
+                product = space.array("product", piece.shape, rows.dtype)
+                piece -= np.matmul(rows[:, :begin], r[:begin, begin:end], out=product)
             piece[...] = (
-                piece @ inverse
+                np.matmul(piece, inverse, out=space.array("product", piece.shape, rows.dtype))
                 if inverse is not None
                 else _factor.right_solve_in_place(np.ascontiguousarray(piece), part)
             )
@@ -95,13 +110,15 @@ def times_inverse(q: Any, r: Any) -> Any:
     """``Q R^-1`` in the place of q, for R of small condition number: by products alone."""
     if not whole(q) or not q.flags.c_contiguous or q.dtype != r.dtype:
         return _factor.right_solve_in_place(q, r)
-    inverse = _factor.solve(r, np.eye(r.shape[0], dtype=r.dtype))
+    inverse, space = _factor.solve(r, np.eye(r.shape[0], dtype=r.dtype)), Space()
 
     def work(i: int, j: int) -> None:
-        rows = q[i:j].copy()
+        rows = space.array("rows", (j - i, q.shape[1]), q.dtype)
+        rows[...] = q[i:j]
         for begin in range(0, r.shape[0], _PANEL):
-            end = begin + _PANEL
-            q[i:j, begin:end] = rows[:, :end] @ inverse[:end, begin:end]
+            end = min(begin + _PANEL, r.shape[0])
+            product = space.array("product", (j - i, end - begin), q.dtype)
+            q[i:j, begin:end] = np.matmul(rows[:, :end], inverse[:end, begin:end], out=product)
 
     for _ in mapped(q.shape, work, host=True):
         pass

@@ -13,12 +13,13 @@ import numpy as np
 
 from linalgk import _validate, _xp
 from linalgk._members import adjoint
+from linalgk.randomized import _factor
 from linalgk.randomized._matrix import Matrix
-from linalgk.randomized._panels import mapped
+from linalgk.randomized._panels import Space, mapped
 from linalgk.sketch import RowBlocks, Sketch
 
-# Columns of the triangle that are multiplied at once, so that its zeros are not.
-_PANEL = 96
+# Entries of a block of rows: with many columns, which are used again and again, fewer.
+_FEW, _SHORT, _LONG = 128, 1 << 18, 1 << 17
 _LOW = {"float64": "float32", "complex128": "complex64"}
 
 
@@ -81,11 +82,14 @@ class Rows:
                 gram = adjoint(self.xp, y) @ y
             return Sums(back, squares(self.xp, r), gram)
         self.a.passes += 1
-        whole = self.a.a
+        whole, space = self.a.a, Space() if self.xp is np else None
         parts = mapped(
             self.shape,
-            lambda i, j: block_sums(self.xp, whole[i:j, :], self.b[i:j, :], x, scales, whiten),
+            lambda i, j: block_sums(
+                self.xp, whole[i:j, :], self.b[i:j, :], x, scales, whiten, space
+            ),
             host=self.xp is np,
+            entries=_SHORT if self.shape[1] <= _FEW else _LONG,
         )
         total: Sums | None = None
         for part in parts:
@@ -177,15 +181,16 @@ def squares(xp: Any, r: Any) -> Any:
 
 # what overflows shows as NaN, which the caller reports
 @np.errstate(over="ignore", invalid="ignore")
-def block_sums(xp: Any, a: Any, b: Any, x: Any, scales: tuple[float, float], whiten: Any) -> Sums:
+def block_sums(
+    xp: Any, a: Any, b: Any, x: Any, scales: tuple[float, float], whiten: Any, space: Any = None
+) -> Sums:
     """The sums of one block of rows."""
     r = (b - a @ x) * (1 / scales[1])
-    scaled = r * (1 / scales[0])
     # (r^H A)^H: the matrix is neither conjugated nor copied
-    back = adjoint(xp, adjoint(xp, scaled) @ a)
+    back = adjoint(xp, adjoint(xp, r * (1 / scales[0])) @ a)
     gram = None
     if whiten is not None:
-        y = _whitened(xp, a, whiten)
+        y = _whitened(xp, a, whiten, space)
         gram = xp.astype(adjoint(xp, y) @ y, whiten.matrix.dtype)
     return Sums(back, squares(xp, r), gram)
 
@@ -197,21 +202,20 @@ class Whitener(NamedTuple):
     triangular: bool
 
 
-def _whitened(xp: Any, a: Any, whiten: Whitener) -> Any:
+def _whitened(xp: Any, a: Any, whiten: Whitener, space: Space | None) -> Any:
     """``a W`` in the lower precision: it conditions a Gram matrix that refinement corrects."""
-    w = whiten.matrix
-    low = _LOW.get(_xp.dtype_name(a))
-    n, r = w.shape
-    # panels of equal width
-    width = -(-r // -(-r // _PANEL)) if whiten.triangular else max(r, 1)
-    panels = range(0, r, width)
-    parts = []
-    for j in panels:
-        end = min(j + width, r)
-        depth = end if whiten.triangular else n
-        part = a[:, :depth] @ w[:depth, j:end]
-        parts.append(part if low is None else xp.astype(part, _xp.dtype_of(xp, low)))
-    return parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
+    w, name = whiten.matrix, _xp.dtype_name(a)
+    low = _xp.dtype_of(xp, _LOW.get(name, name))
+    if space is None:
+        return xp.astype(a @ w, low)
+    y = space.array("low", (a.shape[0], w.shape[1]), low)
+    rows = space.array("rows", a.shape if whiten.triangular else y.shape, a.dtype)
+    if whiten.triangular:
+        rows[...] = a
+        y[...] = _factor.times_triangle_in_place(rows, np.ascontiguousarray(w))
+    else:
+        y[...] = np.matmul(a, w, out=rows)
+    return y
 
 
 def scale_of(size: float) -> float:
