@@ -495,14 +495,17 @@ PEERS: list[Peer] = [
     _peer("scipy.linalg.solve", "scipy", _kind("sketch_project", "newton"), _solve),
     # four steps are its default
     _peer(SVD, "sklearn", _of("svd_lowrank", "StreamingSVD"), _sklearn_svd(4)),
-    _peer(f"{SVD} 2 steps", "sklearn", _of("svd_lowrank"), _sklearn_svd(2), variant_of=SVD),
-    _peer("torch.svd_lowrank", "torch", _of("svd_lowrank"), _torch_svd(2), variant_of=SVD),
+    # fewest steps that reach our error, and those before, which do not and are only shown
+    _peer(f"{SVD} 3 steps", "sklearn", _of("svd_lowrank"), _sklearn_svd(3), variant_of=SVD),
+    _peer(f"{SVD} 2 steps", "sklearn", _of("svd_lowrank"), _sklearn_svd(2)),
+    _peer("torch.svd_lowrank 3 steps", "torch", _of("svd_lowrank"), _torch_svd(3), variant_of=SVD),
+    _peer("torch.svd_lowrank", "torch", _of("svd_lowrank"), _torch_svd(2)),
     *(
         _peer(f"scipy svds {s}", "scipy", _of("svd_lowrank"), _svds(s), variant_of=SVD)
         for s in ("arpack", "propack")
     ),
-    _peer("fbpca", "fbpca", _of("svd_lowrank", "eigh_lowrank"), _fbpca(2), variant_of=SVD),
-    _peer("librla", "librla", _of("svd_lowrank", "interp_decomp"), _librla(2), variant_of=SVD),
+    _peer("fbpca", "fbpca", _of("svd_lowrank", "eigh_lowrank"), _fbpca(2)),
+    _peer("librla", "librla", _of("svd_lowrank", "interp_decomp"), _librla(2)),
     _peer("scipy eigsh", "scipy", _of("eigh_lowrank"), _eigsh),
     # of centred columns
     _peer(

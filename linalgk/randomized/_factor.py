@@ -7,16 +7,20 @@ import contextlib
 import ctypes
 import functools
 import importlib
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from linalgk import _config, _xp
 from linalgk._members import adjoint
 
+_T = TypeVar("_T")
 _KEPT = {"check_finite": False}
 # Columns up to which the threads of LAPACK gain nothing.
 SERIAL = 400
+# Entries from which it matters.
+_TINY = 32**2
 # order up to which a condition number is computed, and steps of its estimate beyond
 _SMALL, _STEPS = 128, 12
 
@@ -45,6 +49,19 @@ def small(a: Any) -> Any:
     return _config.serial_blas if own else contextlib.nullcontext()
 
 
+def _calm(routine: Callable[[Any], _T]) -> Callable[[Any], _T]:
+    """One thread for small matrices: two wait for each other longer than the work takes."""
+
+    @functools.wraps(routine)
+    def run(a: Any) -> _T:
+        if isinstance(a, np.ndarray) and _TINY <= a.size <= SERIAL**2:
+            with _config.serial_blas:
+                return routine(a)
+        return routine(a)
+
+    return run
+
+
 def qr(a: Any) -> tuple[Any, Any]:
     """Thin factors Q (..., m, r) and R (..., r, n), r = min(m, n)."""
     if _is_single(a):
@@ -69,6 +86,7 @@ def triangle(a: Any) -> Any:
     return _xp.cupy().linalg.qr(a, mode="r") if _xp.is_cuda(a) else qr(a)[1]
 
 
+@_calm
 def svd(a: Any) -> tuple[Any, Any, Any]:
     """Thin U, S, Vh."""
     if _is_single(a):
@@ -84,6 +102,7 @@ def svd(a: Any) -> tuple[Any, Any, Any]:
     return u, s, vh
 
 
+@_calm
 def svdvals(a: Any) -> Any:
     """Singular values, the largest first."""
     if _is_single(a):
@@ -94,6 +113,7 @@ def svdvals(a: Any) -> Any:
     return np.linalg.svd(a, compute_uv=False) if xp is np else xp.linalg.svdvals(a)
 
 
+@_calm
 def eigh(a: Any) -> tuple[Any, Any]:
     """Eigenvalues, the smallest first, and eigenvectors of a Hermitian matrix."""
     if _is_single(a):
@@ -112,6 +132,7 @@ def _told(a: Any) -> Any:
     return importlib.import_module("cupyx").errstate(linalg="raise")
 
 
+@_calm
 def cholesky(a: Any) -> Any:
     """Upper R with ``R^H R = a`` of one matrix, None where there is none."""
     try:
