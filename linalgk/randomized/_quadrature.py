@@ -242,13 +242,15 @@ def estimate_quad_form(
     tol : float, optional
         Relative target. With ``x`` for the bracket of each form, by default ``eps^(1/2)``
         (missing the default is no failure); without ``x`` as in `estimate_logdet`.
-    level, bounds, probes, block, rng, check_adjoint, check_finite, on_fail, callback, progress
+    level, bounds
         As in `estimate_logdet`.
     derivative_signs : tuple of two of -1, 0, 1, optional
         For a callable: the signs on the spectrum of its derivatives of even order (2, 4, ...)
         and of odd order (1, 3, ...), for instance ``(1, -1)`` for ``1/t``. Default is its
         attribute of this name; without it there are no bounds, and the change in the last step
         is taken for the error.
+    probes, block, rng, check_adjoint, check_finite, on_fail, callback, progress
+        As in `estimate_logdet`.
 
     Returns
     -------

@@ -65,9 +65,8 @@ class StreamingSVD:
 
     Attributes
     ----------
-    shape : tuple
-        (m, n).
-    rank, k, s : int
+    shape, rank, k, s : tuple and three int
+        (m, n), and the sizes.
     key : tuple of int
         ``rng=key`` makes an object that can be added.
     nbytes : int

@@ -198,10 +198,12 @@ def estimate_diagonal(
     tol : float, optional
         Relative target in the 2-norm: products are added until Student's quantile at ``level``
         times ``||std_error||`` is at most ``tol`` times the norm of the estimate.
-    level, block, rng, check_adjoint, check_finite, on_fail, callback, progress
+    level : float
         As in `estimate_trace`.
     probes : {"signs", "sphere", "normal"}, optional
         Law of the random vectors, by default signs, with which a diagonal matrix is exact.
+    block, rng, check_adjoint, check_finite, on_fail, callback, progress
+        As in `estimate_trace`.
 
     Returns
     -------
