@@ -292,6 +292,8 @@ def brackets(process: Lanczos, f: Function, spectrum: Spectrum, before: Any) -> 
 
     def integral(nodes: Any, weights: Any) -> tuple[Any, Any]:
         """Values, and what rounding does to them."""
+        # a node at zero may be computed on its other side
+        nodes = np.maximum(nodes, 0.0) if f.domain == "nonnegative" else nodes
         with np.errstate(all="ignore"):
             terms = weights * f.call(scale * nodes)
             spread: Any = 0.0

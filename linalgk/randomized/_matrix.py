@@ -45,6 +45,8 @@ class Matrix:
         """Whether entries are complex."""
         return self.dtype in _xp.COMPLEX
 
+    # NaN and infinities that come of it are the callers' to report
+    @np.errstate(over="ignore", invalid="ignore")
     def matmat(self, x: Any) -> Any:
         """``A x`` for x (n, k) or (n,)."""
         self.passes += 1
@@ -52,6 +54,7 @@ class Matrix:
             return _operator_product(self.a, x, self.dtype)
         return self.a @ x
 
+    @np.errstate(over="ignore", invalid="ignore")
     def rmatmat(self, y: Any) -> Any:
         """``A^H y`` for y (m, k) or (m,)."""
         self.passes += 1
