@@ -15,7 +15,7 @@ def inner(x, y):
     return np.sum(np.conj(x) * y).real
 
 
-def gaussian(shape, dtype, seed=0):
+def gaussian(shape, dtype="float64", seed=0):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal(shape)
     if np.dtype(dtype).kind == "c":

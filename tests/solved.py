@@ -2,26 +2,13 @@
 
 import numpy as np
 import pytest
-
-EPS = {d: float(np.finfo(d).eps) for d in ("float32", "float64", "complex64", "complex128")}
+import spectra
+from spectra import conditioned
 
 
 def gaussian(*shape, dtype="float64", seed=0):
     """Normal numbers, of complex dtype with a normal imaginary part."""
-    gen = np.random.default_rng(seed)
-    x = gen.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        x = x + 1j * gen.standard_normal(shape)
-    return x.astype(dtype)
-
-
-def conditioned(m, n, kappa, dtype="float64", seed=0):
-    """Singular values from 1 to 1/kappa between random orthonormal columns."""
-    wide = np.result_type(dtype, "float64")
-    small = min(m, n)
-    left = np.linalg.qr(gaussian(m, small, dtype=wide, seed=seed))[0]
-    right = np.linalg.qr(gaussian(n, small, dtype=wide, seed=seed + 1))[0]
-    return ((left * np.geomspace(1, 1 / kappa, small)) @ right.conj().T).astype(dtype)
+    return spectra.gaussian(shape, dtype, seed)
 
 
 def problem(m, n, kappa, residual, dtype="float64", seed=0):

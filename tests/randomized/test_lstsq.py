@@ -5,15 +5,8 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from solved import (
-    EPS,
-    backward_error,
-    conditioned,
-    exact,
-    gaussian,
-    least_backward_error,
-    problem,
-)  # fmt: skip
+from solved import backward_error, exact, gaussian, least_backward_error, problem
+from spectra import EPS, conditioned
 
 import linalgk as lk
 from linalgk.errors import NotConvergedError

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 from scipy import stats
-from solved import EPS, backward_error, gaussian, problem
+from solved import backward_error, gaussian, problem
+from spectra import EPS
 
 import linalgk as lk
 from linalgk.errors import ConvergenceWarning, NonFiniteError

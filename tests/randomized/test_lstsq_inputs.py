@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
-from solved import EPS, backward_error, conditioned, gaussian, problem
+from solved import backward_error, gaussian, problem
+from spectra import EPS, conditioned
 
 import linalgk as lk
 from linalgk.errors import ConvergenceWarning, NonFiniteError, NotConvergedError

@@ -2,20 +2,12 @@
 
 import numpy as np
 import pytest
+from spectra import EPS, gaussian
 
 import linalgk as lk
 from linalgk.errors import ConvergenceWarning, NotConvergedError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script")
-EPS = {"float32": 2.0**-23, "float64": 2.0**-52, "complex64": 2.0**-23, "complex128": 2.0**-52}
-
-
-def gaussian(shape, dtype="float64", seed=0):
-    gen = np.random.default_rng(seed)
-    x = gen.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        x = x + 1j * gen.standard_normal(shape)
-    return x.astype(dtype)
 
 
 def conditioned(m, n, kappa, dtype="float64", seed=0, rank=None):

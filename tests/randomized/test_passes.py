@@ -3,20 +3,12 @@
 import numpy as np
 import pytest
 import scipy.sparse
+from spectra import EPS, defects, gaussian
 
 import linalgk as lk
 from linalgk.errors import ConvergenceWarning, NonFiniteError
 
-EPS = {d: float(np.finfo(d).eps) for d in ("float32", "float64", "complex64", "complex128")}
 M, N = 1300, 120
-
-
-def gaussian(shape, dtype="float64", seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        x = x + 1j * rng.standard_normal(shape)
-    return x.astype(dtype)
 
 
 def made(s, dtype="float64", m=M):
@@ -35,12 +27,6 @@ def error(a, found):
     wide = np.result_type(a.dtype, "float64")
     a = a.astype(wide)
     return np.linalg.norm(a - (u.astype(wide) * s) @ vh) / np.linalg.norm(a)
-
-
-def defects(found):
-    u, s, vh = (np.asarray(x) for x in found)
-    one = np.eye(len(s))
-    return np.abs(u.conj().T @ u - one).max(), np.abs(vh @ vh.conj().T - one).max()
 
 
 POLYNOMIAL = 1 / np.arange(1, N + 1.0)

@@ -2,35 +2,10 @@
 
 import numpy as np
 import pytest
+from spectra import EPS, adjoint, distance, gaussian, known
 
 import linalgk as lk
 from linalgk.errors import NonFiniteError, SingularMatrixError
-
-EPS = {d: float(np.finfo(d).eps) for d in ("float32", "float64", "complex64", "complex128")}
-
-
-def gaussian(shape, dtype="float64", seed=0):
-    gen = np.random.default_rng(seed)
-    x = gen.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        x = x + 1j * gen.standard_normal(shape)
-    return x.astype(dtype)
-
-
-def adjoint(x):
-    return np.swapaxes(x, -1, -2).conj()
-
-
-def known(m, n, s, dtype="float64", seed=0):
-    """A matrix with singular values s, made in double precision, and its pseudoinverse."""
-    wide = np.result_type(dtype, "float64")
-    u = np.linalg.qr(gaussian((m, len(s)), wide, seed))[0]
-    v = np.linalg.qr(gaussian((n, len(s)), wide, seed + 1))[0]
-    return ((u * s) @ adjoint(v)).astype(dtype), (v / s) @ adjoint(u)
-
-
-def distance(x, y, norm=None):
-    return np.linalg.norm(np.asarray(x) - y, norm) / np.linalg.norm(y, norm)
 
 
 @pytest.mark.parametrize("formula", ["auto", "reverse", "always", "randomized"])

@@ -6,35 +6,13 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.sparse.linalg
+from spectra import EPS, conditioned, gaussian, system
 
 import linalgk as lk
 from linalgk.errors import ConvergenceWarning
 from linalgk.randomized import _project_steps
 
-EPS = {d: float(np.finfo(d).eps) for d in ("float32", "float64", "complex64", "complex128")}
 SKETCHES = ["block", "kaczmarz", "gaussian", "sparse"]
-
-
-def gaussian(shape, dtype="float64", seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        x = x + 1j * rng.standard_normal(shape)
-    return x.astype(dtype)
-
-
-def conditioned(m, n, kappa, dtype="float64", seed=0):
-    wide = np.result_type(dtype, "float64")
-    r = min(m, n)
-    left = np.linalg.qr(gaussian((m, r), wide, seed))[0]
-    right = np.linalg.qr(gaussian((n, r), wide, seed + 1))[0]
-    return ((left * np.geomspace(1, 1 / kappa, r)) @ right.conj().T).astype(dtype)
-
-
-def system(m, n, dtype="float64", seed=0):
-    a = gaussian((m, n), dtype, seed)
-    x = gaussian(n, dtype, seed + 10)
-    return a, a @ x, x
 
 
 def steps(a, b, count, **options):

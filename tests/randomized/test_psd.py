@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 from scipy.sparse.linalg import aslinearoperator
+from spectra import EPS
 
 import linalgk as lk
 from linalgk.errors import (
@@ -14,20 +15,12 @@ from linalgk.errors import (
 )
 from linalgk.randomized._psd import choose_method, explain_eigh_lowrank, sample
 
-EPS = {d: float(np.finfo(d).eps) for d in ("float32", "float64", "complex64", "complex128")}
 N = 60
 SPECTRA = {
     "exponential": np.exp(-np.arange(N) / 4.0),
     "polynomial": (1.0 + np.arange(N)) ** -1.5,
     "noise": np.where(np.arange(N) < 6, 1.0, 1e-2),
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Threads that wait for each other cost more than these small products."""
-    with lk.config_context(num_threads=1):
-        yield
 
 
 # every way to a result: options, and whether negative eigenvalues may stand in A

@@ -6,21 +6,13 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.sparse
+from spectra import EPS, gaussian
 
 import linalgk as lk
 from linalgk.errors import ConvergenceWarning, NonFiniteError
 
-EPS = {d: float(np.finfo(d).eps) for d in ("float32", "float64", "complex64", "complex128")}
 CHOLQR = ["sketched", "cholqr2", "shifted", "householder"]
 PIVOTED = ["cqrrpt", "geqp3"]
-
-
-def gaussian(shape, dtype="float64", seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        x = x + 1j * rng.standard_normal(shape)
-    return x.astype(dtype)
 
 
 def conditioned(m, n, kappa, dtype="float64", seed=0, coherent=False):

@@ -6,8 +6,8 @@ import pickle
 import numpy as np
 import pytest
 import scipy.sparse
-from estimated import EPS, gaussian, grid, spectrum
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
+from spectra import EPS, gaussian, grid, spectrum
 
 import linalgk as lk
 from linalgk.errors import (
@@ -22,19 +22,6 @@ CALLS = {
     "log": np.log, "inv": lambda t: 1 / t, "sqrt": np.sqrt, "exp": np.exp,
     "invsqrt": lambda t: t**-0.5,
 }  # fmt: skip
-
-
-def precise_form(a, x, name):
-    """``x^H f(A) x`` to 40 digits."""
-    mpmath = pytest.importorskip("mpmath")
-    functions = {
-        "log": mpmath.log, "inv": lambda t: 1 / t, "sqrt": mpmath.sqrt, "exp": mpmath.exp,
-        "invsqrt": lambda t: 1 / mpmath.sqrt(t),
-    }  # fmt: skip
-    with mpmath.workdps(40):
-        w, v = mpmath.eighe(mpmath.matrix(a.astype(np.result_type(a, "float64")).tolist()))
-        c = v.H * mpmath.matrix(x.astype(np.result_type(x, "float64")).tolist())
-        return sum(functions[name](w[i]) * abs(c[i]) ** 2 for i in range(len(x)))
 
 
 # --- Kinds of input ------------------------------------------------------------------------------

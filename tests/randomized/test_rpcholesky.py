@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse
 import scipy.stats
 from scipy.sparse.linalg import aslinearoperator
+from spectra import EPS
 
 import linalgk as lk
 from linalgk.errors import (
@@ -17,16 +18,8 @@ from linalgk.errors import (
 )
 from linalgk.randomized._rpcholesky import choose_method, explain_rpcholesky, sample
 
-EPS = {d: float(np.finfo(d).eps) for d in ("float32", "float64", "complex64", "complex128")}
 # (method, block): one at a time, small blocks that end often, one large block
 WAYS = [("simple", 120), ("accelerated", 2), ("accelerated", 3), ("accelerated", 40)]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Threads that wait for each other cost more than these small products."""
-    with lk.config_context(num_threads=1):
-        yield
 
 
 def gram(n, rank, dtype="float64", seed=0, decay=0.0):

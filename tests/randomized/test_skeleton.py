@@ -8,39 +8,13 @@ import scipy.linalg
 import scipy.linalg.interpolative
 import scipy.sparse
 import scipy.sparse.linalg
+from spectra import DECAYS, EPS, decaying, gaussian, low_rank
 
 import linalgk as lk
 from linalgk.errors import ConvergenceWarning, NonFiniteError
 
-EPS = {d: float(np.finfo(d).eps) for d in ("float32", "float64", "complex64", "complex128")}
 METHODS = ["lupp", "cpqr", "srrqr", "deim", "leverage", "norm"]
 GREEDY = METHODS[:4]
-DECAYS = {
-    "slow": lambda j: 1 / np.sqrt(1 + j),
-    "square": lambda j: 1 / (1 + j) ** 2.0,
-    "fast": lambda j: 0.7**j,
-}
-
-
-def gaussian(shape, dtype="float64", seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        x = x + 1j * rng.standard_normal(shape)
-    return x.astype(dtype)
-
-
-def decaying(m, n, decay, dtype="float64", seed=0):
-    """A matrix and its singular values."""
-    s = DECAYS[decay](np.arange(min(m, n)))
-    wide = np.result_type(dtype, "float64")
-    left = np.linalg.qr(gaussian((m, len(s)), wide, seed))[0]
-    right = np.linalg.qr(gaussian((n, len(s)), wide, seed + 1))[0]
-    return ((left * s) @ right.conj().T).astype(dtype), s
-
-
-def low_rank(m, n, r, dtype="float64", seed=0):
-    return (gaussian((m, r), dtype, seed) @ gaussian((r, n), dtype, seed + 1)).astype(dtype)
 
 
 def rest(a, found, rows=False):

@@ -7,25 +7,18 @@ import pickle
 import numpy as np
 import pytest
 import scipy.sparse
+from spectra import EPS
 
 import linalgk as lk
 from linalgk.errors import ConvergenceWarning, NonFiniteError
 from linalgk.randomized._streaming import METHODS, explain_streaming, sample
 
-EPS = {d: float(np.finfo(d).eps) for d in ("float32", "float64", "complex64", "complex128")}
 M, N = 90, 70
 SPECTRA = {
     "exponential": np.exp(-np.arange(N) / 3.0),
     "polynomial": (1.0 + np.arange(N)) ** -1.5,
     "noise": np.where(np.arange(N) < 5, 1.0, 1e-2),
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Threads that wait for each other cost more than these small products."""
-    with lk.config_context(num_threads=1):
-        yield
 
 
 def matrix(values, dtype="float64", m=M, n=N, seed=0):

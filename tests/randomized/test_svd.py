@@ -6,26 +6,18 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.sparse.linalg
+from spectra import EPS, defects, gaussian
 
 import linalgk as lk
 from linalgk.errors import ConvergenceWarning, NonFiniteError
 from linalgk.randomized import _svd
 from linalgk.randomized._range import Plan
 
-EPS = {d: float(np.finfo(d).eps) for d in ("float32", "float64", "complex64", "complex128")}
 METHODS = [
     {"passes": 2, "method": "rsvd"}, {"passes": 3, "method": "krylov"},
     {"passes": 4, "method": "krylov"}, {"passes": 5, "method": "rsvd"},
     {"passes": 6, "method": "krylov"}, {"method": "gen_nystrom"}, {"method": "streaming"},
 ]  # fmt: skip
-
-
-def gaussian(shape, dtype="float64", seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        x = x + 1j * rng.standard_normal(shape)
-    return x.astype(dtype)
 
 
 def spectrum(kind, n):
@@ -51,12 +43,6 @@ def error(a, found):
     wide = np.result_type(a.dtype, "float64")
     total = np.linalg.norm(a.astype(wide))
     return np.linalg.norm(a.astype(wide) - (u.astype(wide) * s) @ vh) / (total or 1.0)
-
-
-def defects(found):
-    u, s, vh = (np.asarray(x) for x in found)
-    one = np.eye(len(s))
-    return np.abs(u.conj().T @ u - one).max(), np.abs(vh @ vh.conj().T - one).max()
 
 
 @pytest.mark.parametrize("kind", ["half", "one", "two", "exp", "noise", "flat"])

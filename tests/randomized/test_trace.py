@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import scipy.sparse
-from estimated import EPS, gaussian, is_inside, low_rank, spectrum
 from scipy.sparse.linalg import aslinearoperator
+from spectra import EPS, gaussian, is_inside, spectrum, square_of_rank
 
 import linalgk as lk
 from linalgk.errors import (
@@ -26,7 +26,7 @@ ALL = [
 @pytest.mark.parametrize("probes", ["sphere", "signs", "normal"])
 @pytest.mark.parametrize(("method", "assume"), ALL[:5])
 def test_low_rank_is_exact(method, assume, probes, dtype):
-    a = low_rank(90, 5, dtype, positive=assume != "gen")
+    a = square_of_rank(90, 5, dtype, positive=assume != "gen")
     t = lk.estimate_trace(a, 30, method=method, assume_a=assume, probes=probes, rng=1)
     scale = EPS[dtype] * math.sqrt(90) * np.linalg.norm(a)
     assert abs(t.value - np.trace(a)) < 16 * scale
@@ -40,7 +40,7 @@ def test_low_rank_is_exact(method, assume, probes, dtype):
 @pytest.mark.parametrize("method", ["xdiag", "diagpp"])
 @pytest.mark.parametrize("assume", ["gen", "her", "pos"])
 def test_low_rank_diagonals_are_exact(method, assume, dtype):
-    a = low_rank(80, 4, dtype, positive=assume != "gen")
+    a = square_of_rank(80, 4, dtype, positive=assume != "gen")
     d = lk.estimate_diagonal(a, 30, method=method, assume_a=assume, rng=1)
     assert np.abs(d.value - np.diag(a)).max() < 16 * EPS[dtype] * np.linalg.norm(a)
     assert d.std_error.max() == 0

@@ -6,8 +6,8 @@ import pickle
 import numpy as np
 import pytest
 import scipy.sparse
-from estimated import EPS, gaussian, spectrum
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
+from spectra import EPS, gaussian, spectrum
 
 import linalgk as lk
 from linalgk.errors import (
