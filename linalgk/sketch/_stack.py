@@ -1,6 +1,7 @@
 """Sparse sketches: a few signs in each column, added and subtracted."""
 
 import math
+from abc import abstractmethod
 from typing import Any, Self
 
 import numpy as np
@@ -19,9 +20,9 @@ class Hashed(Sketch):
     _sparse = True
     _nnz = 1
 
+    @abstractmethod
     def _hashes(self, like: Any, offset: int, count: int) -> Any:
         """``row << 1 | negative`` (count, nnz) of the data rows from ``offset`` on."""
-        raise NotImplementedError
 
     @property
     def nnz(self) -> int:

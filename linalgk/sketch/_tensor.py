@@ -69,9 +69,9 @@ class _Modes(Sketch):
             found.append(index - n * carry)
         return found[::-1]
 
+    @abstractmethod
     def _drawn(self, sub: int, j: Any) -> Any:
         """What is random about the indices j of one mode."""
-        raise NotImplementedError
 
     def _look(self, sub: int, n: int, at: Any = None) -> Any:
         """The same of the indices ``at``, or of all n, out of a table if n is not too large."""

@@ -149,7 +149,7 @@ def test_what_does_not_converge(monkeypatch):
 @pytest.mark.parametrize("m", [5, 49, 64])
 def test_kernels_of_attention(m, dtype):
     if np.dtype(dtype).kind == "c":
-        pytest.skip("kernels are real")
+        pytest.skip("the Gaussian kernels of attention are real matrices")
     a = attention((2, 3), m, dtype)
     wanted = np.linalg.inv(a.astype("float64"))
     kappa = np.linalg.cond(a.astype("float64")).max()

@@ -428,7 +428,7 @@ def bad_batch(kind):
 def test_bad_members(way, kind):
     options, signs = WAYS[way]
     if kind == "definite" and signs:
-        pytest.skip("takes indefinite matrices")
+        pytest.skip("this method takes indefinite matrices: there is nothing to refuse")
     a, error, match = bad_batch(kind)
     options = options | {"rng": 0}
     with pytest.raises(error, match=match) as caught:

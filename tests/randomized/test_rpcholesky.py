@@ -364,7 +364,7 @@ def bad_batch(kind):
 @pytest.mark.parametrize("way", [WAYS[0], WAYS[3]])
 def test_bad_members(kind, way):
     if kind == "hermitian" and way[0] == "simple":
-        pytest.skip("blocks of one entry are Hermitian")
+        pytest.skip("one entry at a time shows no asymmetry")
     a, error, match = bad_batch(kind)
     options = {"rng": 0, "method": way[0], "block": way[1]}
     with pytest.raises(error, match=match) as caught:
