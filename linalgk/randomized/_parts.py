@@ -30,6 +30,13 @@ def library(given: Given) -> tuple[Any, Any]:
     return _xp.namespace(given.flat), given.flat
 
 
+def fielded(given: Given, x: Any) -> Any:
+    """Host numbers (b, ...) as the caller's array of batch shape."""
+    xp, like = library(given)
+    x = np.asarray(x.reshape((*given.batch, *x.shape[1:])), order="C")
+    return given.leave(_xp.from_numpy(x, xp, like=like))
+
+
 def stacked(given: Given, parts: list[Any], good: Any, shape: tuple[int, int]) -> Any:
     """Matrices of the members as the caller's array, NaN for the bad, zeros where too small."""
     xp, like = library(given)
@@ -52,10 +59,8 @@ def stacked(given: Given, parts: list[Any], good: Any, shape: tuple[int, int]) -
 
 def indices(given: Given, parts: list[Any], count: int) -> Any:
     """Indices of the members as the caller's array."""
-    xp, like = library(given)
     host = np.stack(parts) if parts else np.zeros((0, count))
-    host = np.ascontiguousarray(host.reshape((*given.batch, count)).astype(np.int64))
-    return given.leave(_xp.from_numpy(host, xp, like=like))
+    return fielded(given, host.astype(np.int64))
 
 
 def information(
@@ -63,12 +68,10 @@ def information(
     rank: list[int], passes: int, seed: Any, iterations: list[int] | None = None,
 ) -> RandomInfo:  # fmt: skip
     """The fields as arrays of batch shape in the caller's library."""
-    xp, like = library(given)
     real = _xp.REAL[given.dtype]
 
     def array(values: Any, dtype: str) -> Any:
-        host = np.asarray(values, dtype).reshape(given.batch)
-        return given.leave(_xp.from_numpy(host, xp, like=like))
+        return fielded(given, np.asarray(values, dtype))
 
     return RandomInfo(
         method=method,

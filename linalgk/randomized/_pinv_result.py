@@ -9,7 +9,7 @@ import numpy as np
 from linalgk import _xp
 from linalgk._members import Given
 from linalgk.randomized._info import RandomInfo
-from linalgk.randomized._parts import library
+from linalgk.randomized._parts import fielded
 from linalgk.sketch import Philox
 
 
@@ -45,13 +45,11 @@ class Result(NamedTuple):
 
 
 def info_of(a: Given, r: Result, converged: Any, known: Any, seed: Philox) -> PinvInfo:
-    xp, like = library(a)
     real = _xp.REAL[a.dtype]
 
     def field(value: Any, dtype: Any = real) -> Any:
         value = np.where(known, value, math.nan) if dtype == real else value
-        host = np.asarray(value).astype(dtype).reshape(a.batch)
-        return a.leave(_xp.from_numpy(host, xp, like=like))
+        return fielded(a, np.asarray(value).astype(dtype))
 
     return PinvInfo(
         method=r.method, iterations=field(r.iterations, np.int64), converged=field(converged, bool),

@@ -12,6 +12,7 @@ from linalgk._members import Given, report
 from linalgk.errors import NonFiniteError, NotConvergedError
 from linalgk.randomized._info import RandomInfo
 from linalgk.randomized._matrix import Matrix, given, members, norm
+from linalgk.randomized._parts import fielded
 from linalgk.randomized._project_steps import Options, Outcome, ProjectState, iterate
 from linalgk.sketch import Philox
 from linalgk.typing import Array, OnFail
@@ -382,10 +383,7 @@ class _Work:
             "residual": np.array([math.nan if no else o.residual for o, no in pairs], real),
             "error_estimate": np.array([math.nan if no else o.error for o, no in pairs], real),
         }
-        arrays = {
-            key: self.given.leave(_xp.from_numpy(value.reshape(self.given.batch), xp, like=self.b))
-            for key, value in fields.items()
-        }
+        arrays = {key: fielded(self.given, value) for key, value in fields.items()}
         passes = max((o.passes for o in found), default=0)
         return x, RandomInfo(
             method=options.sketch, rank=options.block, passes=passes, seed=source.key, **arrays

@@ -20,6 +20,7 @@ from linalgk.errors import (
 from linalgk.randomized import _factor
 from linalgk.randomized._info import RandomInfo
 from linalgk.randomized._matrix import Matrix, given, members, norm
+from linalgk.randomized._parts import fielded, library, stacked
 from linalgk.sketch import Philox
 from linalgk.typing import Array, OnFail
 
@@ -342,7 +343,7 @@ def _assembled(found: Given, parts: list[_Part], plan: _Plan, source: Philox) ->
         most = plan.rank or 0
     values = np.zeros((len(parts), most), real)
     vectors = []
-    like, xp = _home(found)
+    xp, like = library(found)
     for i, part in enumerate(parts):
         if part.trouble:
             values[i] = np.nan
@@ -352,7 +353,7 @@ def _assembled(found: Given, parts: list[_Part], plan: _Plan, source: Philox) ->
         values[i, :r] = part.values
         pad = _xp.from_numpy(np.zeros((n, most - r), found.dtype), xp, like=like)
         vectors.append(xp.concat([part.vectors, pad], axis=1) if r < most else part.vectors)
-    stacked = stack(found, vectors, (n, most))
+    whole = stacked(found, vectors, [True] * len(vectors), (n, most))
     fields = {
         "iterations": np.zeros(len(parts), np.int64),
         "converged": good,
@@ -366,33 +367,7 @@ def _assembled(found: Given, parts: list[_Part], plan: _Plan, source: Philox) ->
         passes=max((p.passes for p in parts), default=0),
         seed=source.key,
     )
-    return LowRankEigh(fielded(found, values), stacked, info)
-
-
-def _home(found: Given) -> tuple[Any, Any]:
-    """An array of the library that computes, and its namespace."""
-    if not (found.sparse or found.operator):
-        return found.flat, _xp.namespace(found.flat)
-    like = members(found)[0].like
-    return like, _xp.namespace(like)
-
-
-def fielded(found: Given, x: Any) -> Any:
-    """Host numbers (b, ...) as the caller's array of batch shape."""
-    like, xp = _home(found)
-    x = x.reshape((*found.batch, *x.shape[1:]))
-    return found.leave(_xp.from_numpy(x, xp, like=like))
-
-
-def stack(found: Given, parts: list[Any], shape: tuple[int, ...]) -> Any:
-    """One array for each member as the caller's array of batch shape."""
-    like, xp = _home(found)
-    if not found.batch:
-        return found.leave(parts[0])
-    if not parts:
-        empty = np.zeros((*found.batch, *shape), found.dtype)
-        return found.leave(_xp.from_numpy(empty, xp, like=like))
-    return found.leave(xp.reshape(xp.stack(parts), (*found.batch, *shape)))
+    return LowRankEigh(fielded(found, values), whole, info)
 
 
 # --- The algorithms ------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ from linalgk.randomized import _factor
 from linalgk.randomized._entries import Entries, entered, real
 from linalgk.randomized._info import RandomInfo
 from linalgk.randomized._matrix import given
-from linalgk.randomized._psd import fielded, stack, target, to_device
+from linalgk.randomized._parts import fielded, stacked
+from linalgk.randomized._psd import target, to_device
 from linalgk.sketch import Philox
 from linalgk.typing import Array, OnFail
 
@@ -316,7 +317,9 @@ def _assembled(
         passes=max((p.passes for p in parts), default=0),
         seed=philox.key,
     )
-    return RPCholesky(stack(found, factors, (n, most)), fielded(found, pivots), info)
+    return RPCholesky(
+        stacked(found, factors, [True] * len(factors), (n, most)), fielded(found, pivots), info
+    )
 
 
 # --- The algorithm -------------------------------------------------------------------------------

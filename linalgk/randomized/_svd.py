@@ -14,6 +14,7 @@ from linalgk.errors import NonFiniteError
 from linalgk.randomized import _passes, _range
 from linalgk.randomized._info import RandomInfo
 from linalgk.randomized._matrix import given, members
+from linalgk.randomized._parts import fielded, library
 from linalgk.randomized._range import Found, NotFiniteError, Plan
 from linalgk.sketch import Philox, RowBlocks
 from linalgk.typing import Array, OnFail
@@ -385,11 +386,7 @@ def _hand_back(
     rank = max(sizes, default=0 if plan.rank is None else min(plan.rank, m, n))
     real = _xp.REAL[found.dtype]
     shapes = {"u": (m, rank), "s": (rank,), "vh": (rank, n)}
-    if found.sparse or found.operator:
-        matrix = members(found)[0]
-        xp, like = matrix.xp, matrix.like
-    else:
-        xp, like = _xp.namespace(found.flat), found.flat
+    xp, like = library(found)
     arrays = []
     for name, shape in shapes.items():
         dtype = real if name == "s" else found.dtype
@@ -409,10 +406,10 @@ def _hand_back(
     error = np.array([math.nan if part is None else part.error for part in parts])
     info = RandomInfo(
         method=plan.method,
-        iterations=_left(found, xp, like, np.zeros(len(parts), np.int64)),
-        converged=_left(found, xp, like, good),
-        residual=_left(found, xp, like, error.astype(real)),
-        error_estimate=_left(found, xp, like, error.astype(real)),
+        iterations=fielded(found, np.zeros(len(parts), np.int64)),
+        converged=fielded(found, good),
+        residual=fielded(found, error.astype(real)),
+        error_estimate=fielded(found, error.astype(real)),
         rank=_ranks(found, parts),
         passes=max((part.passes for part in parts if part is not None), default=0),
         seed=seed.key,
@@ -423,11 +420,7 @@ def _hand_back(
 
 def _ranks(found: Given, parts: list[Found | None]) -> Any:
     sizes = [0 if part is None else int(part.s.shape[0]) for part in parts]
-    return np.array(sizes, np.int64).reshape(found.batch) if found.batch else sizes[0]
-
-
-def _left(found: Given, xp: Any, like: Any, x: Any) -> Any:
-    return found.leave(_xp.from_numpy(x.reshape(found.batch), xp, like=like))
+    return fielded(found, np.array(sizes, np.int64)) if found.batch else sizes[0]
 
 
 def _filled(xp: Any, x: Any, shape: tuple[int, ...], dtype: str) -> Any:
