@@ -1,0 +1,632 @@
+"""Products with a Kronecker product, mode by mode, several modes in one sweep over memory.
+
+A mode is a stack of small matrix products C = A B, and one microkernel does them all: entries of A
+are broadcast, rows of B and C are vectors. Of a mode with numbers behind it, A is the factor and B
+the data; of the last mode, whose numbers are contiguous, A is the data and B the factor transposed,
+in panels of two vectors. A pass takes a group of neighbouring modes through two buffers that fit a
+cache: a tile is all of the group times W of the numbers behind it. What a member gives depends
+neither on the threads nor on its neighbours: every entry is one chain of additions over q.
+Floor: 2 p operations for each number of each mode at two FMA units, and for each pass one read and
+one write of memory.
+"""
+
+import functools
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ._preset import helper, njit
+from ._simd import BYTES, _fma, _for_size, _ir, aligned, allocate, release
+from ._threads import run
+
+# Rows and vectors of the register block: 16 sums of 32 registers, or 8 of 16.
+ROWS = 8 if BYTES == 64 else 4
+VECTORS = 2
+
+
+# --- The microkernel ------------------------------------------------------------------------------
+
+
+def _intrinsic_of(builder, name, result, arguments, values):
+    kind = ir.FunctionType(result, arguments)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
+
+
+def _suffix(vector):
+    return f"v{vector.count}{'f32' if isinstance(vector.element, ir.FloatType) else 'f64'}"
+
+
+class _Lanes:
+    """Loads and stores of whole vectors, or of the first ``count`` lanes of one."""
+
+    def __init__(self, builder, vector, width, count=None):
+        self.builder, self.vector, self.width = builder, vector, width
+        self.mask = None
+        if count is not None:
+            i32 = ir.IntType(32)
+            lanes = ir.Constant(ir.VectorType(i32, vector.count), list(range(vector.count)))
+            one = ir.Constant(lanes.type, ir.Undefined)
+            one = builder.insert_element(one, builder.trunc(count, i32), i32(0))
+            zeros = ir.Constant(ir.VectorType(i32, vector.count), None)
+            wide = builder.shuffle_vector(one, ir.Constant(lanes.type, ir.Undefined), zeros)
+            self.mask = builder.icmp_signed("<", lanes, wide)
+
+    def _place(self, base, offset):
+        return self.builder.bitcast(self.builder.gep(base, [offset]), self.vector.as_pointer())
+
+    def load(self, base, offset):
+        place = self._place(base, offset)
+        if self.mask is None:
+            return self.builder.load(place, align=self.width)
+        name = f"llvm.masked.load.{_suffix(self.vector)}.p0{_suffix(self.vector)}"
+        i32 = ir.IntType(32)
+        return _intrinsic_of(
+            self.builder, name, self.vector, [place.type, i32, self.mask.type, self.vector],
+            [place, i32(self.width), self.mask, ir.Constant(self.vector, None)],
+        )  # fmt: skip
+
+    def store(self, base, offset, value):
+        place = self._place(base, offset)
+        if self.mask is None:
+            self.builder.store(value, place, align=self.width)
+            return
+        name = f"llvm.masked.store.{_suffix(self.vector)}.p0{_suffix(self.vector)}"
+        i32 = ir.IntType(32)
+        _intrinsic_of(
+            self.builder, name, ir.VoidType(), [self.vector, place.type, i32, self.mask.type],
+            [value, place, i32(self.width), self.mask],
+        )  # fmt: skip
+
+
+def _splat(builder, vector, value):
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
+    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), mask)
+
+
+def _exchanged(builder, value):
+    """Real and imaginary parts in each other's place."""
+    lanes = [i ^ 1 for i in range(value.type.count)]
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
+    return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
+
+
+def _alternating(vector):
+    return ir.Constant(vector, [-1.0 if i % 2 == 0 else 1.0 for i in range(vector.count)])
+
+
+def _emit_tile(builder, kind, rows, vectors, masked, wide, args):
+    """``rows`` x ``vectors`` entries of C: one loop over k.
+
+    Of complex numbers, pairs (re, im) in one vector, the parts of A go to sums of their own; the
+    second is multiplied by i at the end.
+    """
+    a, row_step, k_step, b, b_step, k, c, c_step, count = args
+    vector, width, intp = _ir(kind.dtype), kind.dtype.bitwidth // 8, k.type
+    parts = 2 if wide else 1
+    lanes = _Lanes(builder, vector, width, count if masked else None)
+    block = [(i, v, part) for i in range(rows) for v in range(vectors) for part in range(parts)]
+    total = {key: cgutils.alloca_once(builder, vector) for key in block}
+    for key in block:
+        builder.store(ir.Constant(vector, None), total[key])
+    start = [builder.mul(intp(i), row_step) for i in range(rows)]
+    with cgutils.for_range(builder, k) as loop:
+        at = builder.mul(loop.index, b_step)
+        right = [lanes.load(b, builder.add(at, intp(v * vector.count))) for v in range(vectors)]
+        shift = builder.mul(loop.index, k_step)
+        for i in range(rows):
+            for part in range(parts):
+                where = builder.add(builder.add(start[i], shift), intp(part))
+                left = _splat(builder, vector, builder.load(builder.gep(a, [where])))
+                for v in range(vectors):
+                    place = total[i, v, part]
+                    builder.store(_fma(builder, left, right[v], builder.load(place)), place)
+    for i in range(rows):
+        base = builder.mul(intp(i), c_step)
+        for v in range(vectors):
+            value = builder.load(total[i, v, 0])
+            if wide:
+                turned = _exchanged(builder, builder.load(total[i, v, 1]))
+                value = _fma(builder, turned, _alternating(vector), value)
+            lanes.store(c, builder.add(base, intp(v * vector.count)), value)
+
+
+def _tile_function(module, context, kind, rows, vectors, masked, wide):
+    name = f"linalgk.kron{rows}x{vectors}{'m' if masked else ''}{'c' if wide else ''}.{kind.dtype}"
+    function = module.globals.get(name)
+    if function is None:
+        intp = context.get_value_type(types.intp)
+        place = _ir(kind.dtype).element.as_pointer()
+        arguments = [place, intp, intp, place, intp, intp, place, intp, intp]
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+        function.linkage = "internal"
+        _for_size(function)
+        body = ir.IRBuilder(function.append_basic_block())
+        _emit_tile(body, kind, rows, vectors, masked, wide, function.args)
+        body.ret_void()
+    return function
+
+
+def _strip(builder, context, kind, wide, a, row_step, k_step, b, b_step, k, c, c_step, m, shape, n):
+    """All rows of C at ``shape`` = (vectors, masked): whole blocks of rows, then what is left."""
+    vectors, masked = shape
+    intp = k.type
+    rows = ROWS // 2 if wide else ROWS
+
+    def call(builder, r, i):
+        function = _tile_function(builder.module, context, kind, r, vectors, masked, wide)
+        first = builder.gep(a, [builder.mul(i, row_step)])
+        target = builder.gep(c, [builder.mul(i, c_step)])
+        builder.call(function, [first, row_step, k_step, b, b_step, k, target, c_step, n])
+
+    whole = builder.and_(m, intp(-rows))
+    with cgutils.for_range_slice(builder, intp(0), whole, intp(rows), intp) as (i, _):
+        call(builder, rows, i)
+    rest = builder.and_(m, intp(rows - 1))
+    done = builder.append_basic_block("done")
+    switch = builder.switch(rest, done)
+    for r in range(1, rows):
+        block = builder.append_basic_block(f"rest{r}")
+        switch.add_case(intp(r), block)
+        builder.position_at_end(block)
+        call(builder, r, whole)
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
+def _emit_product(context, builder, kind, wide, args):
+    a, row_step, k_step, b, b_step, k, c, c_step, m, n, panel = args
+    vector, intp = _ir(kind.dtype), k.type
+    lanes = vector.count
+    step = VECTORS * lanes
+
+    def strip(j, shape, count):
+        # of a factor in panels, those of the columns before are k rows each
+        by_panel = builder.mul(builder.sdiv(j, intp(step)), panel)
+        offset = builder.select(builder.icmp_signed("==", panel, intp(0)), j, by_panel)
+        _strip(
+            builder, context, kind, wide, a, row_step, k_step, builder.gep(b, [offset]), b_step, k,
+            builder.gep(c, [j]), c_step, m, shape, count,
+        )  # fmt: skip
+
+    whole = builder.and_(n, intp(-step))
+    with cgutils.for_range_slice(builder, intp(0), whole, intp(step), intp) as (j, _):
+        strip(j, (VECTORS, False), n)
+    rest = builder.sub(n, whole)
+    full = builder.icmp_signed(">=", rest, intp(lanes))
+    some = builder.select(full, builder.sub(rest, intp(lanes)), rest)
+    with builder.if_then(full):
+        _single(builder, context, kind, wide, a, row_step, k_step, b, b_step, k, c, c_step, m,
+                whole, intp(lanes), panel, intp(0))  # fmt: skip
+    more = builder.icmp_signed(">", some, intp(0))
+    with builder.if_then(more):
+        within = builder.select(full, intp(lanes), intp(0))
+        _single(builder, context, kind, wide, a, row_step, k_step, b, b_step, k, c, c_step, m,
+                whole, some, panel, within)  # fmt: skip
+
+
+def _single(builder, context, kind, wide, a, row_step, k_step, b, b_step, k, c, c_step, m, whole,
+            count, panel, within):  # fmt: skip
+    """A strip of one vector or of a part of it, ``within`` numbers behind the whole panels."""
+    intp = k.type
+    step = VECTORS * _ir(kind.dtype).count
+    by_panel = builder.mul(builder.sdiv(whole, intp(step)), panel)
+    start = builder.select(builder.icmp_signed("==", panel, intp(0)), whole, by_panel)
+    _strip(
+        builder, context, kind, wide, a, row_step, k_step,
+        builder.gep(b, [builder.add(start, within)]), b_step, k,
+        builder.gep(c, [builder.add(whole, within)]), c_step, m, (1, True), count,
+    )  # fmt: skip
+
+
+@intrinsic
+def _product(typingctx, like, a, row_step, k_step, b, b_step, k, c, c_step, m, n, panel):
+    """C = A B for A (m, k), B (k, n), at addresses of bytes; steps count real numbers.
+
+    The dtype is that of ``like``; n counts a complex number as two. With ``panel`` rows of B lie in
+    panels of `VECTORS` vectors, that many numbers apart.
+    """
+
+    def codegen(context, builder, sig, args):
+        given = sig.args[0].dtype
+        wide = isinstance(given, types.Complex)
+        kind = types.CPointer(given.underlying_float if wide else given)
+        name = f"linalgk.kron_product.{given}"
+        function = builder.module.globals.get(name)
+        place, intp = _ir(kind.dtype).element.as_pointer(), context.get_value_type(types.intp)
+        if function is None:
+            arguments = [place, intp, intp, place, intp, intp, place, *[intp] * 4]
+            function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), arguments), name)
+            function.linkage = "internal"
+            _for_size(function)
+            body = ir.IRBuilder(function.append_basic_block())
+            _emit_product(context, body, kind, wide, function.args)
+            body.ret_void()
+        values = [
+            builder.inttoptr(value, place) if i in (0, 3, 6) else value
+            for i, value in enumerate(args[1:])
+        ]
+        builder.call(function, values)
+        return context.get_dummy_value()
+
+    return types.none(like, *[types.intp] * 11), codegen
+
+
+@intrinsic
+def _move(typingctx, target, source, count):
+    """Copy bytes between addresses."""
+
+    def codegen(context, builder, sig, args):
+        byte = ir.IntType(8).as_pointer()
+        places = [builder.inttoptr(x, byte) for x in args[:2]]
+        cgutils.raw_memcpy(builder, *places, args[2], 1)
+        return context.get_dummy_value()
+
+    return types.none(*[types.intp] * 3), codegen
+
+
+@intrinsic
+def _address(typingctx, block):
+    """Of a pointer, as a number."""
+
+    def codegen(context, builder, sig, args):
+        return builder.ptrtoint(args[0], context.get_value_type(types.intp))
+
+    return types.intp(block), codegen
+
+
+# --- A pass ---------------------------------------------------------------------------------------
+
+# Columns of a table: of the pass, then of each of its stages.
+STAGES, INNER, WIDTH, UNITS, OUTER, SIZE_IN, SIZE_OUT, SOURCE, TARGET = range(9)
+BEFORE, Q, P, AFTER, FACTOR, KIND = range(6)
+HEAD, STAGE = 9, 6
+# What a stage does: the factor times data, data times the factor transposed, a copy.
+MIDDLE, LAST, COPY = range(3)
+
+
+@helper
+def _stage(like, t, s, e, size, source, step, target, to, factor, count, w):
+    """One mode of a tile: numbers ``step`` apart in the source, ``to`` apart in the target."""
+    before, q, p, after = count * t[s + BEFORE], t[s + Q], t[s + P], t[s + AFTER]
+    byte = e * size
+    if t[s + KIND] == LAST:
+        panel = VECTORS * BYTES // size
+        _product(like, source, q * e, e, factor, panel, q, target, p * e, before, p * e, q * panel)
+    elif t[s + KIND] == COPY:
+        for g in range(before * p * after):
+            _move(target + g * to * byte, source + g * step * byte, w * byte)
+    elif step == w and to == w:
+        for g in range(before):
+            _product(
+                like, factor, q * e, e, source + g * q * after * w * byte, after * w * e, q,
+                target + g * p * after * w * byte, after * w * e, p, after * w * e, 0,
+            )  # fmt: skip
+    else:
+        for g in range(before):
+            for h in range(after):
+                _product(
+                    like, factor, q * e, e, source + (g * q * after + h) * step * byte,
+                    after * step * e, q, target + (g * p * after + h) * to * byte, after * to * e,
+                    p, w * e, 0,
+                )  # fmt: skip
+
+
+@helper
+def _tiles(like, t, e, size, source, target, factors, first, second, start, stop):
+    """Units ``start`` to ``stop`` of a pass."""
+    a, width, each, outer = t[INNER], t[WIDTH], t[UNITS], t[OUTER]
+    blocks = (a + width - 1) // width
+    for u in range(start, stop):
+        o, count, w0, w = u // blocks, 1, (u % blocks) * width, 0
+        w = min(width, a - w0)
+        if blocks == 1:
+            o = u * each
+            count = min(each, outer - o)
+        here, step = source + (o * t[SIZE_IN] * a + w0) * e * size, a
+        for i in range(t[STAGES]):
+            s = HEAD + STAGE * i
+            there, to = first if i % 2 == 0 else second, w
+            if i == t[STAGES] - 1:
+                there, to = target + (o * t[SIZE_OUT] * a + w0) * e * size, a
+            _stage(
+                like, t, s, e, size, here, step, there, to, factors + t[s + FACTOR] * size, count, w
+            )
+            here, step = there, to
+
+
+@njit
+def _sweep(like, table, plan, x, y, temporary, factors, tile, row0, row1, start, stop):
+    """Passes of the table over rows; of a single one its units ``start`` to ``stop``.
+
+    Rows have ``plan`` = reals of a number, bytes of a real, bytes of a row of x and of y, bytes of
+    a temporary, rows of a set of factors, bytes of a set.
+    """
+    e, size = plan[0], plan[1]
+    block = allocate(like, (2 * tile + 256) // (e * size) + 64)
+    first = _address(aligned(block))
+    second = first + (tile + 63) // 64 * 64 + 64
+    for r in range(row0, row1):
+        own = factors + r // plan[5] * plan[6]
+        places = (x + r * plan[2], y + r * plan[3], temporary, temporary + plan[4])
+        for i in range(table.shape[0]):
+            t = table[i]
+            blocks = (t[INNER] + t[WIDTH] - 1) // t[WIDTH]
+            units = blocks * t[OUTER] if blocks > 1 else (t[OUTER] + t[UNITS] - 1) // t[UNITS]
+            u0, u1 = (start, stop) if stop else (0, units)
+            _tiles(
+                like, t, e, size, places[t[SOURCE]], places[t[TARGET]], own, first, second, u0, u1
+            )
+    release(block)
+
+
+# --- The plan -------------------------------------------------------------------------------------
+
+# Bytes of both buffers of a tile: half of a second-level cache; of rows that a thread keeps to
+# itself; of a run of numbers that memory delivers well; numbers of a product that one thread does.
+TILE, ROW, RUN, ALONE = 1 << 19, 1 << 22, 512, 1 << 15
+# What a tile of rows that stay in the second-level cache may take of the first.
+NEAR = 1 << 15
+# Factors that become one have at most that many rows.
+MERGED = 64
+LANES = {4: BYTES // 4, 8: BYTES // 8}
+
+
+def _cost(p: int, q: int, lanes: int, last: bool) -> float:
+    """Cycles for one vector of data that a mode takes in: measured shape, two units assumed."""
+    fill = lanes * math.ceil(p / lanes) / p if last else ROWS * math.ceil(p / ROWS) / p
+    slack = 1.0 if last else min(fill, 1.0 + (fill - 1.0) / 2)
+    return 0.5 * p * slack + 1.0 + p / q
+
+
+@functools.lru_cache(maxsize=1024)
+def merging(shapes: tuple[tuple[int, int], ...], lanes: int, bare: bool) -> tuple[int, ...]:
+    """How many neighbouring factors become one, in order: least cost of all modes.
+
+    ``bare`` says that no numbers lie behind the last mode.
+    """
+    n = len(shapes)
+    best = [0.0] + [math.inf] * n
+    size = [1.0] * (n + 1)
+    taken = [0] * (n + 1)
+    for end in range(1, n + 1):
+        p = q = 1
+        for start in range(end - 1, -1, -1):
+            p, q = p * shapes[start][0], q * shapes[start][1]
+            if end - start > 1 and max(p, q) > MERGED:
+                break
+            cost = best[start] + size[start] * _cost(p, q, lanes, bare and end == n)
+            if cost < best[end]:
+                best[end], taken[end] = cost, end - start
+                size[end] = size[start] * p / q
+    counts = []
+    while n:
+        counts.append(taken[n])
+        n -= taken[n]
+    return tuple(reversed(counts))
+
+
+class Plan(NamedTuple):
+    """What products of given shapes do; see `planned`."""
+
+    merged: tuple[int, ...]  # how many factors become one
+    kinds: tuple[tuple[int, bool], ...]  # of each packed factor: which, whether it is in panels
+    table: Any  # a row for each pass
+    rows: int  # that are worked on one by one; 0 if threads share each pass
+    tile: int  # bytes of a buffer
+    temporary: int  # bytes of an intermediate result, 0 if none is needed
+    packed: int  # reals of a packed set of factors
+    operations: float
+
+
+def _grouped(shapes, inner, each, budget):
+    """Ranges of neighbouring modes for one pass, from the last on: as many as fit the budget."""
+    groups, stop = [], len(shapes)
+    while stop:
+        start, behind = stop, inner * math.prod(max(s) for s in shapes[stop:])
+        width = min(behind, max(RUN // each, 1))
+        while start:
+            tile = math.prod(max(s) for s in shapes[start - 1 : stop])
+            if start < stop and 2 * tile * width * each > budget:
+                break
+            start -= 1
+        groups.append((start, stop))
+        stop = start
+    return groups
+
+
+def _first(p: int, q: int, place: int):
+    """Modes that shrink the data most go first, the last among equals."""
+    return 1 / q - 1 / p, -place
+
+
+@functools.lru_cache(maxsize=1024)
+def planned(
+    shapes: tuple[tuple[int, int], ...], b: int, sets: int, inner: int, e: int, size: int,
+    threads: int,
+) -> Plan:  # fmt: skip
+    """For factors (p, q), b members of numbers with ``inner`` of them behind the last mode."""
+    each, lanes = e * size, LANES[size]
+    merged = merging(shapes, lanes // e, inner == 1)
+    ends = list(itertools.accumulate(merged))
+    modes = [
+        tuple(math.prod(s[i] for s in shapes[end - n : end]) for i in (0, 1))
+        for n, end in zip(merged, ends, strict=True)
+    ]
+    largest = math.prod(max(m) for m in modes) * inner * each
+    by_row = sets > 1 or (NEAR < largest <= ROW and b >= 2 * threads)
+    base = b // sets if sets > 1 else 1 if by_row else b
+    budget = NEAR if by_row and largest <= TILE else TILE
+    groups = _grouped(modes, inner, each, budget)
+    groups.sort(key=lambda g: _first(*_shape(modes[slice(*g)]), g[0]))
+    now = [q for _, q in modes]
+    final = inner * math.prod(p for p, _ in modes)
+    table, kinds, offset, tile, temporary, operations = [], [], 0, 0, 0, 0.0
+    sizes = [inner * math.prod(now)]
+    for start, stop in groups:
+        a, outer = inner * math.prod(now[stop:]), base * math.prod(now[:start])
+        cur = now[start:stop]
+        stages, peak = [], math.prod(cur)
+        for k in sorted(range(len(cur)), key=lambda k: _first(*modes[start + k], k)):
+            p, q = modes[start + k]
+            panels = inner == 1 and start + k == len(modes) - 1
+            stages.append([math.prod(cur[:k]), q, p, math.prod(cur[k + 1 :]), offset, int(panels)])
+            kinds.append((start + k, panels))
+            step = VECTORS * lanes
+            offset += q * (-(-p * e // step) * step if panels else p * e)
+            operations += 2.0 * math.prod(cur) * p * outer * a
+            cur[k] = p
+            peak = max(peak, math.prod(cur))
+        before = math.prod(now[start:stop])
+        now[start:stop] = cur
+        sizes.append(inner * math.prod(now))
+        width, units = _tiled(peak, a, outer, each, lanes // e, budget, 1 if by_row else threads)
+        table.append(
+            [
+                len(stages),
+                a,
+                width,
+                units,
+                outer,
+                before,
+                math.prod(cur),
+                0,
+                0,
+                *itertools.chain(*stages),
+            ]
+        )
+        tile = max(tile, peak * width * units * each)
+    place = 0
+    for i, t in enumerate(table):
+        t[SOURCE] = place
+        alike = all(s == final for s in sizes[i + 1 :])
+        place = 1 if alike else 2 + i % 2
+        t[TARGET] = place
+        if place > 1:
+            temporary = max(temporary, sizes[i + 1] * base * each)
+        alone = t[HEAD + KIND] == LAST or t[HEAD + P] > ROWS // e
+        if t[SOURCE] == t[TARGET] and t[STAGES] == 1 and alone:
+            _, q, p, _, _, _ = t[HEAD:]
+            t += [1, q, p, 1, 0, COPY]
+            t[STAGES] = 2
+    wide = max(map(len, table))
+    whole = np.array([t + [0] * (wide - len(t)) for t in table], np.int64)
+    whole.flags.writeable = False
+    rows = (sets if sets > 1 else b) if by_row else 0
+    return Plan(
+        merged, tuple(kinds), whole, rows, tile, temporary, offset, operations * max(rows, 1)
+    )
+
+
+def _shape(modes):
+    return tuple(math.prod(m[i] for m in modes) for i in (0, 1))
+
+
+def _tiled(peak, a, outer, each, lanes, budget, threads):
+    """Numbers of a tile behind the group's modes, and how many tiles are taken together."""
+    most = budget // (2 * peak * each)
+    if a <= max(most, RUN // each):
+        return a, max(1, min(most // a, -(-outer // (4 * threads))))
+    step = VECTORS * lanes
+    width = max(most // step * step, RUN // each)
+    blocks = -(-a // width)
+    return min(width, -(-a // (blocks * step)) * step), 1
+
+
+def _packed(plan, factors, dtype):
+    """Sets of merged factors, one behind the other, as the stages read them."""
+    e = 2 if dtype.kind == "c" else 1
+    step = VECTORS * BYTES // (dtype.itemsize // e) // e
+    wholes, at = [], 0
+    for n in plan.merged:
+        whole = factors[at]
+        for f in factors[at + 1 : at + n]:
+            c, p, q = whole.shape
+            whole = whole[:, :, None, :, None] * f[:, None, :, None, :]
+            whole = whole.reshape(c, p * f.shape[1], q * f.shape[2])
+        wholes.append(whole)
+        at += n
+    flat = np.zeros((len(factors[0]), plan.packed // e), dtype)
+    at = 0
+    for mode, panels in plan.kinds:
+        f = wholes[mode]
+        c, p, q = f.shape
+        if panels:
+            count = -(-p // step)
+            room = flat[:, at : at + count * q * step].reshape(c, count, q, step)
+            for j in range(count):
+                part = f[:, j * step : (j + 1) * step]
+                room[:, j, :, : part.shape[1]] = part.transpose(0, 2, 1)
+            at += count * q * step
+        else:
+            flat[:, at : at + p * q] = f.reshape(c, -1)
+            at += p * q
+    return flat
+
+
+def kron_matmul(x, factors, threads=1, out=None):
+    """As `linalgk.kronecker._ops.kron_matmul`, for contiguous arrays of one dtype."""
+    dtype = x.dtype
+    e = 2 if dtype.kind == "c" else 1
+    size, (b, _, a) = dtype.itemsize // e, x.shape
+    shapes = tuple(f.shape[1:] for f in factors)
+    sets = len(factors[0])
+    y = out
+    if y is None:
+        y = np.empty((b, math.prod(s[0] for s in shapes), a), dtype)
+    if 1 < sets < threads and b * x.shape[1] * a > ALONE:
+        per = b // sets
+        for i in range(sets):
+            part = slice(i * per, (i + 1) * per)
+            kron_matmul(x[part], tuple(f[i : i + 1] for f in factors), threads, y[part])
+        return y
+    if b * x.shape[1] * a * shapes[0][0] < ALONE:
+        threads = 1
+    plan = planned(shapes, b, sets, a, e, size, threads)
+    flat = _packed(plan, factors, dtype)
+    like, rows = _like(dtype), max(plan.rows, 1)
+    per_set = 1 if sets > 1 else max(rows, 1)
+    per_row = x.nbytes // rows, y.nbytes // rows
+    set_bytes = flat.itemsize * (plan.packed // e)
+    numbers = np.array([e, size, *per_row, plan.temporary, per_set, set_bytes], np.int64)
+    places = x.ctypes.data, y.ctypes.data
+
+    def sweep(table, row0, row1, start, stop, temporary):
+        _sweep(
+            like, table, numbers, *places, temporary, flat.ctypes.data, plan.tile, row0, row1,
+            start, stop,
+        )  # fmt: skip
+
+    if plan.rows:
+
+        def part(start, stop):
+            room = np.empty(2 * plan.temporary, np.uint8)
+            sweep(plan.table, start, stop, 0, 0, room.ctypes.data)
+
+        run(part, plan.rows, threads)
+        return y
+    room = np.empty(2 * plan.temporary, np.uint8)
+    if threads == 1:
+        sweep(plan.table, 0, 1, 0, 0, room.ctypes.data)
+        return y
+    for i, t in enumerate(plan.table):
+        blocks = -(-t[INNER] // t[WIDTH])
+        units = blocks * t[OUTER] if blocks > 1 else -(-t[OUTER] // t[UNITS])
+        table = plan.table[i : i + 1]
+        run(
+            lambda u, v, table=table: sweep(table, 0, 1, u, v, room.ctypes.data),
+            int(units),
+            threads,
+        )
+    return y
+
+
+@functools.cache
+def _like(dtype):
+    return np.empty(0, dtype)

@@ -1,0 +1,5 @@
+"""Kronecker products and their algebra."""
+
+from typing import Any
+
+RECORDS: tuple[Any, ...] = ()
