@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from linalgk._config import config_context
     from linalgk._dispatch import explain, functions, ops
     from linalgk._plan import ArraySpec, foreach, plan
+    from linalgk.kronecker import kron_matmul
     from linalgk.matfun import (
         InverseRoot,
         bures_barycenter,
@@ -86,6 +87,7 @@ _HOME = {
     "interp_decomp": "linalgk.randomized",
     "inv_root": "linalgk.matfun",
     "invsqrtm": "linalgk.matfun",
+    "kron_matmul": "linalgk.kronecker",
     "leverage_scores": "linalgk.sketch",
     "lewis_weights": "linalgk.sketch",
     "logm": "linalgk.matfun",
@@ -144,6 +146,7 @@ __all__ = [
     "interp_decomp",
     "inv_root",
     "invsqrtm",
+    "kron_matmul",
     "leverage_scores",
     "lewis_weights",
     "logm",

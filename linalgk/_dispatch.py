@@ -148,7 +148,7 @@ class Explanation(_Record):
         return f"{self.function}: method {self.method!r} because {self.reason}{runs}{cost}"
 
 
-_ROOMS = ("matfun", "sketch", "randomized")
+_ROOMS = ("matfun", "sketch", "randomized", "kronecker")
 
 
 def _records(kind: type[Any]) -> list[Any]:
@@ -189,7 +189,8 @@ def explain(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanati
     func : callable
         A public function of linalgk.
     *args, **kwargs
-        What it would be called with. Nothing is computed beyond a look at the structure.
+        What it would be called with, or an `ArraySpec` in place of an array. Nothing is computed
+        beyond a look at the structure.
 
     Returns
     -------
@@ -205,9 +206,16 @@ def explain(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanati
     for record in functions():
         if record.function is func:
             inspect.signature(func).bind(*args, **kwargs)
-            return record.explain(*args, **kwargs)
+            return record.explain(*map(_specimen, args), **kwargs)
     msg = f"func: must be a public function of linalgk, got {func!r}"
     raise TypeError(msg)
+
+
+def _specimen(x: Any) -> Any:
+    """An array without values for a spec, also in a list of them."""
+    if isinstance(x, list | tuple):
+        return type(x)(map(_specimen, x))
+    return x.empty() if hasattr(x, "empty") and hasattr(x, "xp") else x
 
 
 def warm_tasks() -> list[tuple[str, Callable[[], None]]]:

@@ -166,8 +166,8 @@ def plan(func: Callable[..., Any], /, *args: Any, **options: Any) -> Plan:
         names = ", ".join(r.name for r in functions() if r.plan is not None)
         msg = f"func: {record.name} has no plans; there are plans for {names}"
         raise TypeError(msg)
-    kinds = [_as_empty(x) for x in args if _is_array(x)]
-    rest = [x for x in args if not _is_array(x)]
+    kinds = [_as_empty(x) for x in args if _is_given(x)]
+    rest = [x for x in args if not _is_given(x)]
     worker, explanation, out = record.plan(*kinds, *rest, **options)
     return Plan(record.name, kinds, worker, explanation, out)
 
@@ -176,21 +176,32 @@ def _is_array(x: Any) -> bool:
     return isinstance(x, ArraySpec) or (_xp.face(x) is not None and not isinstance(x, np.generic))
 
 
+def _is_given(x: Any) -> bool:
+    """Whether it is an array, or a list of arrays."""
+    return _is_array(x) or (isinstance(x, list | tuple) and bool(x) and all(map(_is_array, x)))
+
+
 def _as_empty(x: Any) -> Any:
+    if isinstance(x, list | tuple):
+        return [_as_empty(item) for item in x]
     return x.empty() if isinstance(x, ArraySpec) else x
 
 
 def _kind(x: Any) -> tuple[Any, ...]:
+    if isinstance(x, list | tuple):
+        return (list, tuple(_kind(item) for item in x))
     shape, dtype = getattr(x, "shape", ()), getattr(x, "dtype", None)
     return type(x), tuple(shape), dtype, getattr(x, "device", None)
 
 
 def _show(kind: tuple[Any, ...]) -> str:
+    if kind[0] is list:
+        return f"[{', '.join(map(_show, kind[1]))}]"
     return f"{kind[0].__name__} {kind[1]} {kind[2]}"
 
 
 def _describe(x: Any) -> str:
-    return _show(_kind(x)) if _is_array(x) else type(x).__name__
+    return _show(_kind(x)) if _is_given(x) else type(x).__name__
 
 
 def foreach(

@@ -630,3 +630,37 @@ def kron_matmul(x, factors, threads=1, out=None):
 @functools.cache
 def _like(dtype):
     return np.empty(0, dtype)
+
+
+class Passes(NamedTuple):
+    """What `kron_matmul` does, for those who ask."""
+
+    operations: float
+    traffic: float  # numbers read and written by all passes
+    workspace: int  # bytes
+    text: str
+
+
+def passes(shapes, b, sets, inner, dtype, threads):
+    """Of a product of these sizes."""
+    dtype = np.dtype(dtype)
+    e = 2 if dtype.kind == "c" else 1
+    plan = planned(tuple(shapes), b, sets, inner, e, dtype.itemsize // e, threads)
+    traffic, words = 0.0, []
+    for t in plan.table:
+        outer = int(t[INNER] * t[OUTER]) * max(plan.rows, 1)
+        traffic += outer * float(t[SIZE_IN] + t[SIZE_OUT])
+        stages = [t[HEAD + STAGE * i :][:STAGE] for i in range(t[STAGES])]
+        words.append("·".join(f"{s[P]}x{s[Q]}" for s in stages if s[KIND] != COPY))
+    if plan.rows:
+        first, last = plan.table[0], plan.table[-1]
+        traffic = float(plan.rows * first[SIZE_IN] * first[INNER] * first[OUTER])
+        traffic += float(plan.rows * last[SIZE_OUT] * last[INNER] * last[OUTER])
+    merged = [n for n in plan.merged if n > 1]
+    text = f"{len(words)} pass{'es' if len(words) > 1 else ''} of modes {' | '.join(words)}"
+    if plan.rows:
+        text += ", row by row in cache"
+    if merged:
+        text += f"; {sum(merged)} factors multiplied out to {len(merged)}"
+    room = 2 * threads * (plan.tile + 128) + 2 * plan.temporary * (threads if plan.rows else 1)
+    return Passes(plan.operations, traffic, room + plan.packed * dtype.itemsize // e * sets, text)
