@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from linalgk_bench import ceiling
 from linalgk_bench.peers import LINALGK, Peer, Unavailable
 from linalgk_bench.problems import Arrays, Problem, Target
 
 FASTKRON, MODES, SHUFFLE = "pyfastkron", "numpy modes", "numpy shuffle"
+CEILING = "copy or FMA loop"
 OPERATOR, PYKRONECKER, TORCH = "linear_operator", "PyKronecker", "torch modes"
 Maker = Callable[[Problem, Arrays], Callable[[], Any]]
 
@@ -57,7 +59,12 @@ def _reference(arrays: Arrays) -> Any:
 
 
 def product_problem(
-    rows: int, sizes: tuple[int, ...], dtype: str, bound: float | None, name: str = ""
+    rows: int,
+    sizes: tuple[int, ...],
+    dtype: str,
+    bound: float | None,
+    name: str = "",
+    share: float | None = None,
 ) -> Problem:
     """Rows of data times a product of square factors."""
     k, width = math.prod(sizes), np.dtype(dtype).itemsize
@@ -66,7 +73,10 @@ def product_problem(
         name=f"kron_matmul-{name}-{dtype}", function="kron_matmul", shape=(rows, k), dtype=dtype,
         make=functools.partial(_data, rows, sizes, dtype), reference=_reference, args=("x",),
         flops=2.0 * rows * k * sum(sizes), nbytes=2.0 * rows * k * width,
-        targets=() if bound is None else (Target(FASTKRON, bound),),
+        targets=(
+            *(() if bound is None else (Target(FASTKRON, bound),)),
+            *(() if share is None else (Target(CEILING, 1 / share, "share"),)),
+        ),
         error_bound=len(sizes) * max(sizes) * float(np.finfo(dtype).eps),
         tier="gallery" if bound is None else "target",
     )  # fmt: skip
@@ -82,7 +92,13 @@ _MIXED = [(2,) * 20, (4,) * 10, (3,) * 12, (5,) * 8, (6,) * 7, (7,) * 6, (3, 5, 
 
 PROBLEMS = [
     *[
-        product_problem(rows, sizes, dtype, bound)
+        product_problem(
+            rows,
+            sizes,
+            dtype,
+            bound,
+            share=0.4 if sizes[0] in (8, 16) and dtype == "float64" else None,
+        )
         for rows, sizes, *bounds in _FUSED
         for dtype, bound in zip(("float64", "float32"), bounds, strict=True)
     ],
@@ -102,6 +118,11 @@ def _linalgk(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
         "kron_matmul": lambda: lk.kron_matmul(factors, arrays["x"], side="right"),
     }
     return calls[problem.function]
+
+
+def _ceiling(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
+    """What holds the product back at least: the memory of its input and a fresh output, or FMA."""
+    return ceiling.binding(arrays["x"], problem.flops, _threads())
 
 
 def _fastkron(_problem: Problem, arrays: Arrays) -> Callable[[], Any]:
@@ -187,6 +208,7 @@ _PRODUCT = _of("kron_matmul")
 
 PEERS = [
     _peer(LINALGK, "linalgk", lambda _: True, _linalgk),
+    _peer(CEILING, "numba", _PRODUCT, _ceiling, yardstick=True),
     _peer(FASTKRON, "pyfastkron", _PRODUCT, _fastkron),
     _peer(MODES, "numpy", _PRODUCT, _numpy_modes, variant_of=FASTKRON),
     _peer(SHUFFLE, "numpy", _PRODUCT, _numpy_shuffle, variant_of=FASTKRON),

@@ -381,7 +381,7 @@ LANES = {4: BYTES // 4, 8: BYTES // 8}
 def _cost(p: int, q: int, lanes: int, last: bool) -> float:
     """Cycles for one vector of data that a mode takes in: measured shape, two units assumed."""
     fill = lanes * math.ceil(p / lanes) / p if last else ROWS * math.ceil(p / ROWS) / p
-    slack = 1.0 if last else min(fill, 1.0 + (fill - 1.0) / 2)
+    slack = fill if last else min(fill, 1.0 + (fill - 1.0) / 2)
     return 0.5 * p * slack + 1.0 + p / q
 
 
