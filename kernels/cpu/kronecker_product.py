@@ -371,8 +371,6 @@ def _sweep(like, table, plan, x, y, temporary, factors, tile, row0, row1, start,
 # Bytes of both buffers of a tile: half of a second-level cache; of rows that a thread keeps to
 # itself; of a run of numbers that memory delivers well; numbers of a product that one thread does.
 TILE, ROW, RUN, ALONE = 1 << 19, 1 << 22, 512, 1 << 15
-# What a tile of rows that stay in the second-level cache may take of the first.
-NEAR = 1 << 15
 # Factors that become one have at most that many rows.
 MERGED = 64
 LANES = {4: BYTES // 4, 8: BYTES // 8}
@@ -460,9 +458,10 @@ def planned(
         for n, end in zip(merged, ends, strict=True)
     ]
     largest = math.prod(max(m) for m in modes) * inner * each
-    by_row = sets > 1 or (NEAR < largest <= ROW and b >= 2 * threads)
+    by_row = sets > 1 or (TILE < 2 * largest <= 2 * ROW and b >= 2 * threads)
     base = b // sets if sets > 1 else 1 if by_row else b
-    budget = NEAR if by_row and largest <= TILE else TILE
+    # of a row that stays in the cache the tiles have to leave it there
+    budget = TILE // 2 if by_row else TILE
     groups = _grouped(modes, inner, each, budget)
     groups.sort(key=lambda g: _first(*_shape(modes[slice(*g)]), g[0]))
     now = [q for _, q in modes]
