@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 from linalgk_bench import ceiling
+from linalgk_bench import kronecker_problems as problems
+from linalgk_bench.kronecker_problems import OPERATOR, PYTTB, TENSORLY
+from linalgk_bench.kronecker_problems import plain_factors as _factors
 from linalgk_bench.peers import LINALGK, Peer, Unavailable
 from linalgk_bench.problems import Arrays, Problem, Target
 
 FASTKRON, MODES, SHUFFLE = "pyfastkron", "numpy modes", "numpy shuffle"
 CEILING = "copy or FMA loop"
-OPERATOR, PYKRONECKER, TORCH = "linear_operator", "PyKronecker", "torch modes"
+PYKRONECKER, TORCH, EIGH = "PyKronecker", "torch modes", "torch, eigh by factor"
 Maker = Callable[[Problem, Arrays], Callable[[], Any]]
 
 
@@ -24,10 +27,6 @@ def _threads() -> int:
 
 
 # --- Products -------------------------------------------------------------------------------------
-
-
-def _factors(arrays: Arrays) -> list[Any]:
-    return [arrays[f"f{i}"] for i in range(sum(1 for name in arrays if name[0] == "f"))]
 
 
 def _data(rows: int, sizes: tuple[int, ...], dtype: str) -> Arrays:
@@ -107,6 +106,8 @@ PROBLEMS = [
         for sizes in _MIXED
         for rows in (1, 16)
     ],
+    problems.likelihood_problem(400, (Target(OPERATOR, 3.0),)),
+    problems.mttkrp_problem(300, 32, (Target(TENSORLY, 3.0), Target(PYTTB, 1.5))),
 ]
 
 
@@ -116,8 +117,86 @@ def _linalgk(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
     factors = _factors(arrays)
     calls: dict[str, Callable[[], Any]] = {
         "kron_matmul": lambda: lk.kron_matmul(factors, arrays["x"], side="right"),
+        "mttkrp": lambda: np.stack(lk.mttkrp(arrays["x"], factors, None)),
     }
+    if problem.function == "Kron":
+        return _likelihood(arrays, functools.partial(_terms_of_kron, lk))
     return calls[problem.function]
+
+
+def _likelihood(arrays: Arrays, terms: Callable[..., Any]) -> Callable[[], Any]:
+    """The negative log-likelihood and its gradient by automatic differentiation."""
+    import torch
+
+    torch.set_num_threads(_threads())
+    given = [torch.from_numpy(np.array(arrays[name])) for name in ("f0", "f1", "s")]
+    y = torch.from_numpy(arrays["y"])
+
+    def call() -> Any:
+        k1, k2, s = (t.clone().requires_grad_() for t in given)
+        quadratic, logdet = terms(k1, k2, s, y)
+        value = 0.5 * (quadratic + logdet)
+        value.backward()
+        return value.detach(), s.grad, k1.grad, k2.grad
+
+    return call
+
+
+def _terms_of_kron(lk: Any, k1: Any, k2: Any, s: Any, y: Any) -> Any:
+    product = lk.Kron([k1, k2], assume_a="pos")
+    return y @ product.solve(y, shift=s), product.slogdet(shift=s)[1]
+
+
+def _terms_of_operator(k1: Any, k2: Any, s: Any, y: Any) -> Any:
+    from linear_operator import operators
+
+    dense = [operators.DenseLinearOperator(k) for k in (k1, k2)]
+    noise = operators.ConstantDiagLinearOperator(s.view(1), diag_shape=y.numel())
+    whole = operators.KroneckerProductLinearOperator(*dense) + noise
+    return whole.inv_quad_logdet(y[:, None], logdet=True)
+
+
+def _terms_by_eigh(k1: Any, k2: Any, s: Any, y: Any) -> Any:
+    """What one writes by hand: derivatives go through the eigenvectors."""
+    import torch
+
+    (w1, v1), (w2, v2) = torch.linalg.eigh(k1), torch.linalg.eigh(k2)
+    w = w1[:, None] * w2 + s
+    z = v1.T @ y.reshape(len(k1), -1) @ v2
+    return (z * z / w).sum(), w.log().sum()
+
+
+def _eigh_likelihood(_problem: Problem, arrays: Arrays) -> Callable[[], Any]:
+    return _likelihood(arrays, _terms_by_eigh)
+
+
+def _tensorly(_problem: Problem, arrays: Arrays) -> Callable[[], Any]:
+    from tensorly.cp_tensor import unfolding_dot_khatri_rao
+
+    x, mats = arrays["x"], _factors(arrays)
+    return lambda: np.stack([unfolding_dot_khatri_rao(x, (None, mats), i) for i in range(3)])
+
+
+def _pyttb(_problem: Problem, arrays: Arrays) -> Callable[[], Any]:
+    import pyttb
+
+    # in the order that it keeps tensors in
+    x, mats = pyttb.tensor(np.asfortranarray(arrays["x"])), _factors(arrays)
+    return lambda: np.stack(x.mttkrps(mats))
+
+
+def _einsum(_problem: Problem, arrays: Arrays) -> Callable[[], Any]:
+    x, (a, b, c) = arrays["x"], _factors(arrays)
+
+    def call() -> Any:
+        words = {"optimize": True}
+        return np.stack([
+            np.einsum("ijk,jr,kr->ir", x, b, c, **words),
+            np.einsum("ijk,ir,kr->jr", x, a, c, **words),
+            np.einsum("ijk,ir,jr->kr", x, a, b, **words),
+        ])  # fmt: skip
+
+    return call
 
 
 def _ceiling(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
@@ -158,7 +237,9 @@ def _torch_modes(_problem: Problem, arrays: Arrays) -> Callable[[], Any]:
     return lambda: _modes(x, factors, torch.matmul)
 
 
-def _linear_operator(_problem: Problem, arrays: Arrays) -> Callable[[], Any]:
+def _linear_operator(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
+    if problem.function == "Kron":
+        return _likelihood(arrays, _terms_of_operator)
     import torch
     from linear_operator.operators import DenseLinearOperator, KroneckerProductLinearOperator
 
@@ -204,17 +285,33 @@ def _peer(name: str, library: str, accepts: Any, prepare: Maker, **words: Any) -
     return Peer(name, library, accepts, prepare, **{"export": _plain, **words})
 
 
+def _whole(x: Any) -> Any:
+    """The answer of linalgk, as arrays or as tensors."""
+    return problems.answer(*x) if isinstance(x, tuple) else np.asarray(x)
+
+
 _PRODUCT = _of("kron_matmul")
 
 PEERS = [
-    _peer(LINALGK, "linalgk", lambda _: True, _linalgk),
+    _peer(LINALGK, "linalgk", lambda _: True, _linalgk, export=_whole),
     _peer(CEILING, "numba", _PRODUCT, _ceiling, yardstick=True),
     _peer(FASTKRON, "pyfastkron", _PRODUCT, _fastkron),
     _peer(MODES, "numpy", _PRODUCT, _numpy_modes, variant_of=FASTKRON),
     _peer(SHUFFLE, "numpy", _PRODUCT, _numpy_shuffle, variant_of=FASTKRON),
     _peer(TORCH, "torch", _PRODUCT, _torch_modes, variant_of=FASTKRON),
-    _peer(OPERATOR, "linear_operator", _PRODUCT, _linear_operator, variant_of=FASTKRON),
+    _peer(
+        OPERATOR,
+        "linear_operator",
+        _of("kron_matmul", "Kron"),
+        _linear_operator,
+        export=_whole,
+        variant_of=FASTKRON,
+    ),
     _peer(PYKRONECKER, "pykronecker", _PRODUCT, _pykronecker, export=_row, variant_of=FASTKRON),
+    _peer(EIGH, "torch", _of("Kron"), _eigh_likelihood, export=_whole),
+    _peer(TENSORLY, "tensorly", _of("mttkrp"), _tensorly),
+    _peer(PYTTB, "pyttb", _of("mttkrp"), _pyttb),
+    _peer("numpy einsum", "numpy", _of("mttkrp"), _einsum),
 ]
 
 
