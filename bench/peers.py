@@ -13,7 +13,8 @@ from linalgk_bench.problems import Array, Arrays, Problem, load_room
 LINALGK = "linalgk"
 
 DISTRIBUTIONS = (
-    "fbpca", "imate", "jax", "librla", "linalgk", "numba", "numpy", "scikit-learn", "scipy", "tbb",
+    "fbpca", "imate", "jax", "librla", "linalgk", "linear_operator", "numba", "numpy", "pyfastkron",
+    "pykronecker", "pyttb", "scikit-learn", "scipy", "tbb", "tensorly",
     "torch",
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import doctest
+import functools
 import io
 import json
 import runpy
@@ -204,7 +205,7 @@ def test_story_9_lists_everything_and_writes_valid_json(capsys):
     assert any(line.startswith("inv_root eigh ") for line in listed)
 
 
-def test_story_10_root_half(capsys):
+def test_story_10(capsys):
     names = run("examples/story_10.py")
     out = capsys.readouterr().out
     assert "minimax" in out
@@ -215,6 +216,13 @@ def test_story_10_root_half(capsys):
     # theory: the condition of the matrix, here 1e4, times the precision
     w, v = np.linalg.eigh(damped)
     assert_close(z, (v * w[:, None, :] ** -0.25) @ v.mT, 10 * eps * 1e4)
+    assert "kron_matmul: method 'modes'" in out
+    # rows of ones: the sums of the columns of each factor, four inner products of 16 terms
+    sums, bounds = (
+        [f(x.astype(float)).sum(axis=0) for x in names["F"]] for f in (np.asarray, np.abs)
+    )
+    exact, bound = (functools.reduce(np.kron, x) for x in (sums, bounds))
+    assert (abs(names["Y"] - exact) <= 4 * 17 * eps / 2 * bound).all()
 
 
 # --- SciPy's documented examples of sqrtm --------------------------------------------------------

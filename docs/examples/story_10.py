@@ -20,3 +20,15 @@ def refresh(L):
 
 status = refresh(layers)
 print(status.sum(), "members failed")
+
+mul = lk.plan(
+    lk.kron_matmul,
+    [lk.ArraySpec((16, 16), "float32", xp=xp)] * 4,
+    lk.ArraySpec((256, 16**4), "float32", xp=xp),
+    side="right",
+)
+print(mul.explain())
+F = [layers[i, :16, :16] for i in range(4)]
+X, Y = xp.ones((256, 16**4), "float32"), xp.empty((256, 16**4), "float32")
+mul(F, X, out=Y)
+print(mul.workspace_nbytes, "bytes beside Y")

@@ -339,18 +339,33 @@ def _plain(sizes: _Sizes) -> tuple[float, float, str]:
 
 
 class _Worker:
-    """Products of arrays of one kind."""
+    """Products of arrays of one kind, which nobody looks at."""
 
-    def __init__(self, options: dict[str, Any], workspace: int) -> None:
-        self._options = options
+    def __init__(
+        self, options: dict[str, Any], flags: tuple[str, ...], plain: bool, workspace: int
+    ) -> None:
+        self._options, self._flags, self._plain = options, flags, plain
         self.workspace_nbytes = workspace
         self.status: Any = None
 
     def run(self, arrays: tuple[Any, ...], out: Any) -> Any:
         """Compute into ``out``, or into a new array."""
-        result = kron_matmul(*arrays, **self._options, out=out, check_finite=False)
         self.status = 0
-        return result
+        factors, x = arrays
+        if not self._plain or _differentiated(*factors, x):
+            return kron_matmul(factors, x, **self._options, out=out, check_finite=False)
+        face = _xp.face(x)
+        assert face is not None
+        with _lag.scope(x):
+            inside = turned([face.enter(f) for f in factors], self._flags)
+            target = None if out is None else face.enter(out)
+            side, alpha = self._options.get("side", "left"), self._options.get("alpha", 1)
+            y = _computed(inside, face.enter(x), side, x.ndim == 1, alpha, target)
+            if out is None:
+                return face.leave(y, x)
+            if target is not None and y is not target:
+                target[...] = y
+            return out
 
 
 def plan_kron_matmul(
@@ -375,7 +390,9 @@ def plan_kron_matmul(
     workspace = 0
     if chosen is not None and chosen.backend == "cpu":
         workspace = chosen.load("passes")(*sizes, _config.num_threads()).workspace
-    return _Worker(options, workspace), explanation, like
+    kinds = {_xp.dtype_name(a) for a in (*factors, x)}
+    plain = kinds == {entered.dtype} and like.dtype == x.dtype and sizes.b * sizes.a > 0
+    return _Worker(options, flags, plain, workspace), explanation, like
 
 
 def sample(size: str, *, xp: Any = np, rng: Any = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
