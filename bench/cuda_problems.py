@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-from linalgk_bench import cuda_randomized, cuda_sketch
+from linalgk_bench import cuda_kronecker, cuda_randomized, cuda_sketch
 from linalgk_bench.cuda_parts import Contender, Judge, Problem, torch_missing
 from linalgk_bench.matfun import _flops
 from linalgk_bench.peers import LINALGK
@@ -217,6 +217,7 @@ PROBLEMS: list[Problem] = [
     root_problem("invsqrtm", (8192, 64, 64)),
     *cuda_sketch.PROBLEMS,
     *cuda_randomized.PROBLEMS,
+    *cuda_kronecker.PROBLEMS,
 ]
 
 
@@ -306,6 +307,7 @@ CONTENDERS: list[Contender] = [
     Contender("scipy on the CPU", _general, _scipy, yardstick=True, on_host=True),
     *cuda_sketch.CONTENDERS,
     *cuda_randomized.CONTENDERS,
+    *cuda_kronecker.CONTENDERS,
 ]
 
 

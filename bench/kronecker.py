@@ -189,7 +189,7 @@ def _einsum(_problem: Problem, arrays: Arrays) -> Callable[[], Any]:
     x, (a, b, c) = arrays["x"], _factors(arrays)
 
     def call() -> Any:
-        words = {"optimize": True}
+        words: Any = {"optimize": True}
         return np.stack([
             np.einsum("ijk,jr,kr->ir", x, b, c, **words),
             np.einsum("ijk,ir,kr->jr", x, a, c, **words),

@@ -53,7 +53,7 @@ class Implementation(_Record):
         return function
 
 
-# What an op resolved to, for ops whose choice depends on type, dtype and policy alone.
+# For ops whose choice depends on type, dtype and policy alone.
 _settled: dict[Any, Callable[..., Any]] = {}
 
 
@@ -189,8 +189,7 @@ def explain(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanati
     func : callable
         A public function of linalgk.
     *args, **kwargs
-        What it would be called with, or an `ArraySpec` in place of an array. Nothing is computed
-        beyond a look at the structure.
+        What it would be called with; for arrays `ArraySpec` will do. Nothing is computed.
 
     Returns
     -------
@@ -212,10 +211,9 @@ def explain(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanati
 
 
 def _specimen(x: Any) -> Any:
-    """An array without values for a spec, also in a list of them."""
-    if isinstance(x, list | tuple):
-        return type(x)(map(_specimen, x))
-    return x.empty() if hasattr(x, "empty") and hasattr(x, "xp") else x
+    """Without values for a spec, also in a list."""
+    many = isinstance(x, list)
+    return [*map(_specimen, x)] if many else x.empty() if hasattr(x, "xp") else x
 
 
 def warm_tasks() -> list[tuple[str, Callable[[], None]]]:

@@ -1,8 +1,9 @@
-"""Derivatives of matrix functions: ``<function>_jvp`` forward, ``<function>_vjp`` backward.
+"""Derivatives of functions: ``<function>_jvp`` forward, ``<function>_vjp`` backward.
 
 PyTorch and JAX find them by themselves: ``linalgk.sqrtm(t).sum().backward()`` works.
 """
 
+from linalgk.kronecker._derivative import kron_matmul_jvp, kron_matmul_vjp
 from linalgk.matfun._grad import (
     inv_root_jvp,
     inv_root_vjp,
@@ -25,6 +26,8 @@ __all__ = [
     "inv_root_vjp",
     "invsqrtm_jvp",
     "invsqrtm_vjp",
+    "kron_matmul_jvp",
+    "kron_matmul_vjp",
     "logm_jvp",
     "logm_vjp",
     "polar_jvp",

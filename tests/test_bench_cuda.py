@@ -16,6 +16,7 @@ from linalgk_bench import (
     cuda,
     cuda_parts,
     cuda_problems,
+    cuda_kronecker,
     cuda_randomized,
     cuda_sketch,
     report,
@@ -59,6 +60,11 @@ def rivals(problem):
     numbers = {"words": {cuda_sketch.GENERATOR}}
     numbers["normals"] = numbers["words"] | {cuda_sketch.CURAND, cuda_sketch.TORCH_RANDN}
     return {
+        "kron_matmul": {
+            cuda_kronecker.MODES,
+            cuda_kronecker.SHUFFLE,
+            cuda_kronecker.TORCH_MODES,
+        },
         "fwht": {cuda_sketch.RADIX, cuda_sketch.GEMM, cuda_sketch.DCT, cuda_sketch.HOST_DCT},
         "sketch.SparseStack": csr,
         "sketch.CountSketch": csr | {cuda_sketch.SCATTER, cuda_sketch.ATOMICS},

@@ -7,7 +7,7 @@ import emulated
 import numpy as np
 import pytest
 from linalgk_kernels import cuda
-from linalgk_kernels.cuda import sketch_hadamard, sketch_stack
+from linalgk_kernels.cuda import kronecker_product, sketch_hadamard, sketch_stack
 
 from linalgk.matfun import _ops
 
@@ -60,6 +60,9 @@ def exercise():
     h = np.array([[0, 5], [3, 6], [1, 4]] * 30, np.uint32)
     sketch_stack.stack_apply(rng.standard_normal((90, 2)), h, 4, sketch_stack.BLOCK - 40, 1.0, 1)
     sketch_hadamard.fwht(rng.standard_normal((300, 16, 1)), 1.0, 1)
+    for p, q in ((8, 8), (70, 66)):
+        factors = (rng.standard_normal((1, 9, 9)), rng.standard_normal((1, p, q)))
+        kronecker_product.kron_matmul(rng.standard_normal((3, 9 * q, 1)), factors, 1)
 
 
 @pytest.fixture
@@ -85,7 +88,7 @@ def test_the_exercise_passes_with_all_of_them(one_block):
     exercise()
     assert set(one_block.layer.launched) == {
         "root_warp", "root_block", "hermitian_scan", "symmetrise",
-        "stack_lists", "stack_sum", "stack_fold", "hadamard_tiles",
+        "stack_lists", "stack_sum", "stack_fold", "hadamard_tiles", "kron_tiles", "kron_mode",
     }  # fmt: skip
 
 

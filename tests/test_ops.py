@@ -54,7 +54,15 @@ def running(chosen, mode="fast"):
 
 
 def copies(args):
-    return tuple(np.array(a) if isinstance(a, np.ndarray) else a for a in args)
+    return tuple(
+        copies(a) if isinstance(a, tuple) else np.array(a) if isinstance(a, np.ndarray) else a
+        for a in args
+    )
+
+
+def flat(args):
+    """Arguments with those of a tuple in its place."""
+    return [x for a in args for x in (a if isinstance(a, tuple) else (a,))]
 
 
 @pytest.mark.parametrize(("op", "chosen", "dtype"), CASES)
@@ -63,7 +71,7 @@ def test_kernel_equals_reference(op, chosen, dtype, layout):
     args = copies(op.sample(dtype))
     own = OVERWRITTEN.get(op.name, ())
     if layout == "read-only":
-        for k, a in enumerate(args):
+        for k, a in enumerate(flat(args)):
             if isinstance(a, np.ndarray) and k not in own:
                 a.flags.writeable = False
     before = copies(args)
@@ -71,7 +79,7 @@ def test_kernel_equals_reference(op, chosen, dtype, layout):
     with running(chosen, "check"):
         result = chosen.load()(*args)
     got = outputs(op, result)
-    for k, (a, b) in enumerate(zip(args, before, strict=True)):
+    for k, (a, b) in enumerate(zip(flat(args), flat(before), strict=True)):
         if k not in own:
             np.testing.assert_array_equal(a, b)
     if op.room == "sketch" and op.name not in ROUNDED:
@@ -96,10 +104,13 @@ def test_cuda_kernel_equals_reference_on_a_gpu(op, chosen, dtype):
     args = op.sample(dtype)
     # tables of coefficients stay on the host: the launch copies them once
     hosts = (4,) if op.name == "small_root" else ()
-    there = [
-        cupy.asarray(a) if isinstance(a, np.ndarray) and k not in hosts else a
-        for k, a in enumerate(args)
-    ]
+
+    def sent(a):
+        if isinstance(a, tuple):
+            return tuple(map(sent, a))
+        return cupy.asarray(a) if isinstance(a, np.ndarray) else a
+
+    there = [a if k in hosts else sent(a) for k, a in enumerate(args)]
     result = chosen.load()(*there)
     result = tuple(map(cupy.asnumpy, result)) if isinstance(result, tuple) else result.get()
     want = outputs(op, op.reference(*copies(args)))

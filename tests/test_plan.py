@@ -118,7 +118,7 @@ def test_refusals():
     with pytest.raises(ValueError, match="out"):
         lk.plan(lk.sqrtm, a, assume_a="pos", out=a)
     with pytest.raises(
-        TypeError, match="no plans; there are plans for fwht, inv_root, invsqrtm, sqrtm"
+        TypeError, match="no plans; there are plans for fwht, inv_root, invsqrtm, kron_matmul, sqrtm"
     ):
         lk.plan(lk.logm, a)
     with pytest.raises(TypeError, match="public function"):
@@ -143,5 +143,7 @@ def test_other_libraries(xp):
 
 
 def test_records_say_which_functions_have_plans():
-    assert {f.name for f in lk.functions() if f.plan} == {"fwht", "inv_root", "invsqrtm", "sqrtm"}
+    assert {f.name for f in lk.functions() if f.plan} == {
+        *("fwht", "inv_root", "invsqrtm", "kron_matmul", "sqrtm"),
+    }
     assert [f.to_dict()["plan"] for f in lk.functions() if f.name == "sqrtm"] == [True]

@@ -87,6 +87,7 @@ ROOMS = (
             *("linalgk._validate", "linalgk._xp", "linalgk._results", "linalgk._config"),
             *("linalgk._lag", "linalgk.interop.*", *ROOM_NAMES, "linalgk.matfun._*", *FRAMEWORKS),
             *("linalgk._members", "linalgk.sketch._*", "linalgk.randomized._*"),
+            "linalgk.kronecker._*",
         ),
     ),
     # torch: its optimizers are base classes; linalgk: foreach and config_context
@@ -147,7 +148,7 @@ ROOMS = (
     Room("linalgk/__init__.py", ("numpy", "linalgk.*"), never=("numba", "cupy")),
     Room("linalgk/{capability}/__init__.py", (*LEAVES, "linalgk.{room}.*", "linalgk._dispatch")),
     Room("linalgk/gallery.py", (*LEAVES, *ROOM_NAMES)),
-    Room("linalgk/grad.py", (*LEAVES, *ROOM_NAMES, "linalgk.matfun._*")),
+    Room("linalgk/grad.py", (*LEAVES, *ROOM_NAMES, "linalgk.matfun._*", "linalgk.kronecker._*")),
     Room("linalgk/data/__init__.py", ("numpy",)),
 )
 

@@ -141,6 +141,16 @@ class Cupy:
     def contiguous(self, x: Any) -> Any:
         return self.cupy.ascontiguousarray(x)
 
+    def mode_product(self, f: Any, x: Any, out: Any, before: int, after: int) -> None:
+        """Factors (c, p, q) times data (c, before, q, after) by cuBLAS, in longer buffers."""
+        c, p, q = f.shape
+        x = x.reshape(-1)[: c * before * q * after].reshape(c, before, q, after)
+        y = out.reshape(-1)[: c * before * p * after].reshape(c, before, p, after)
+        if after == 1:
+            self.cupy.matmul(x[..., 0], f.swapaxes(-1, -2), out=y[..., 0])
+        else:
+            self.cupy.matmul(f[:, None], x, out=y)
+
     def on(self, device: int) -> Any:
         return self.cupy.cuda.Device(device)
 

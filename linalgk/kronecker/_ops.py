@@ -52,7 +52,7 @@ def _sample(dtype: str) -> tuple[Any, ...]:
         return (z + 1j * z[::-1] if dtype in _xp.COMPLEX else z).astype(dtype)
 
     shapes = [(3, 2), (8, 8), (5, 4)]
-    return draw(2, 64, 3), tuple(draw(1, *s) for s in shapes), 1, None
+    return draw(2, 64, 3), tuple(draw(1, *s) for s in shapes), 1
 
 
 KRON = Op(
@@ -61,6 +61,7 @@ KRON = Op(
     reference=kron_matmul,
     implementations=(
         Implementation("cpu", ALL, "linalgk_kernels.cpu.kronecker_product", "kron_matmul"),
+        Implementation("cuda", ALL, "linalgk_kernels.cuda.kronecker_product", "kron_matmul"),
     ),
     sample=_sample,
 )
