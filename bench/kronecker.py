@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from linalgk_bench import ceiling
+from linalgk_bench import ceiling, kronecker_algebra
 from linalgk_bench import kronecker_problems as problems
 from linalgk_bench.kronecker_problems import OPERATOR, PYTTB, TENSORLY
 from linalgk_bench.kronecker_problems import plain_factors as _factors
@@ -108,6 +108,7 @@ PROBLEMS = [
     ],
     problems.likelihood_problem(400, (Target(OPERATOR, 3.0),)),
     problems.mttkrp_problem(300, 32, (Target(TENSORLY, 3.0), Target(PYTTB, 1.5))),
+    *problems.GALLERY,
 ]
 
 
@@ -118,6 +119,7 @@ def _linalgk(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
     calls: dict[str, Callable[[], Any]] = {
         "kron_matmul": lambda: lk.kron_matmul(factors, arrays["x"], side="right"),
         "mttkrp": lambda: np.stack(lk.mttkrp(arrays["x"], factors, None)),
+        **kronecker_algebra.linalgk_calls(lk, arrays),
     }
     if problem.function == "Kron":
         return _likelihood(arrays, functools.partial(_terms_of_kron, lk))
@@ -312,6 +314,7 @@ PEERS = [
     _peer(TENSORLY, "tensorly", _of("mttkrp"), _tensorly),
     _peer(PYTTB, "pyttb", _of("mttkrp"), _pyttb),
     _peer("numpy einsum", "numpy", _of("mttkrp"), _einsum),
+    *kronecker_algebra.PEERS,
 ]
 
 

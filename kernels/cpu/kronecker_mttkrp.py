@@ -100,10 +100,8 @@ def mttkrp_block(x, a, b, c, wants):
     outer = len(a) if a is not None else rows // max(inner, 1)
     e = 2 if dtype.kind == "c" else 1
     sizes = (outer, inner, columns)
-    # of what nobody wants, enough to have its size
     found = [
-        np.zeros((n if want or k == 1 else 0, rank), dtype)
-        for k, (n, want) in enumerate(zip(sizes, wants, strict=True))
+        np.zeros((n if want else 0, rank), dtype) for n, want in zip(sizes, wants, strict=True)
     ]
     given = [_owned(m, rank, dtype) for m in (a, b, c)]
     if x.size and rank:
@@ -111,8 +109,8 @@ def mttkrp_block(x, a, b, c, wants):
         rooms = [np.empty((max(tall, wide), rank), dtype) for _ in range(3)]
         steps = (x.strides[0] // x.itemsize, x.strides[1] // x.itemsize, e, x.itemsize // e)
         _contract(
-            rooms[0][:0, 0], _BYTES, np.zeros(1, np.int64), x.ctypes.data, steps, (rows, columns, inner, tall, wide), *given,
-            *found, tuple(wants), *rooms,
+            rooms[0][:0, 0], _BYTES, np.zeros(1, np.int64), x.ctypes.data, steps,
+            (rows, columns, inner, tall, wide), *given, *found, tuple(wants), *rooms,
         )  # fmt: skip
     return tuple(y if want else None for y, want in zip(found, wants, strict=True))
 

@@ -126,11 +126,18 @@ def slogdet_run(
         sign, log, problems = f.slogdet(_number(shift))
         full = _full(shift, factors)
         answers = [_spread(x, full) for x in (sign, log)]
+        # that of Hermitian factors is real, whether they are declared so or found to be
+        wanted = _promoted(shift, *factors)
         found: tuple[Tensor, Tensor] = settle(
-            "slogdet", answers, problems, full, lambda xs: tuple(left(x, like) for x in xs),
+            "slogdet", answers, problems, full,
+            lambda xs: (left(xs[0], like).to(wanted), left(xs[1], like)),
             policy=call.policy, check=call.check,
         )  # fmt: skip
         return found
+
+
+def _promoted(*given: Tensor | None) -> torch.dtype:
+    return functools.reduce(torch.promote_types, [x.dtype for x in given if x is not None])
 
 
 def _full(shift: Tensor | None, factors: Sequence[Tensor]) -> tuple[int, ...]:
@@ -151,7 +158,7 @@ def first_run(
     with _scope(weight):
         f, batches = _factored(factors, call), _batches(weight, factors, lead)
         found = _perturbation.determinant_first(f, _number(shift), entered(weight), batches)
-        return _handed(*found, weight, batches)
+        return _handed(*found, weight, batches, _promoted(weight, shift, *factors))
 
 
 def second_run(
@@ -166,7 +173,8 @@ def second_run(
         found = _perturbation.determinant_second(
             f, _number(shift), entered(weight), _ways(ways), _number(dshift), batches
         )
-        return _handed(*found, weight, batches)
+        dtype = _promoted(weight, shift, dshift, *factors, *ways)
+        return _handed(*found, weight, batches, dtype)
 
 
 def _batches(weight: Tensor, factors: Sequence[Tensor], lead: int) -> list[tuple[int, ...]]:
@@ -175,7 +183,8 @@ def _batches(weight: Tensor, factors: Sequence[Tensor], lead: int) -> list[tuple
 
 
 def _handed(
-    ms: Sequence[Any], t: Any, weight: Tensor, batches: Sequence[tuple[int, ...]]
+    ms: Sequence[Any], t: Any, weight: Tensor, batches: Sequence[tuple[int, ...]],
+    dtype: torch.dtype,
 ) -> list[Tensor]:  # fmt: skip
     # without a shift nobody asks for the derivative by it
     t = weight.new_zeros(weight.shape) if t is None else left(_spread(t, weight.shape), weight)
@@ -183,7 +192,7 @@ def _handed(
         left(_spread(m, (*batch, *m.shape[-2:])), weight)
         for m, batch in zip(ms, batches, strict=True)
     ]
-    return [t, *found]
+    return [x.to(dtype) for x in (t, *found)]
 
 
 def _ways(ways: Sequence[Tensor | None]) -> list[Any]:
@@ -196,7 +205,7 @@ def along_run(
 ) -> Tensor:  # fmt: skip
     given = [x for x in (shift, dshift, *factors, *ways) if x is not None]
     full = torch.broadcast_shapes(*(x.shape[:-2] for x in given))
-    dtype = functools.reduce(torch.promote_types, [x.dtype for x in given])
+    dtype = _promoted(*given)
     with _scope(factors[0]):
         f = _factored(factors, call)
         total = _perturbation.determinant_along(f, _number(shift), _ways(ways), _number(dshift))
@@ -242,9 +251,7 @@ def _(
 def _(
     shift: Tensor | None, factors: Sequence[Tensor], spec: str  # noqa: ARG001
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    given = factors if shift is None else (*factors, shift)
-    dtype = functools.reduce(torch.promote_types, [x.dtype for x in given])
-    sign = factors[0].new_empty(_full(shift, factors), dtype=dtype)
+    sign = factors[0].new_empty(_full(shift, factors), dtype=_promoted(shift, *factors))
     return sign, sign.new_empty(sign.shape, dtype=sign.real.dtype)
 
 
@@ -252,8 +259,7 @@ def _(
 def _(
     weight: Tensor, shift: Tensor | None, factors: Sequence[Tensor], spec: str  # noqa: ARG001
 ) -> list[Tensor]:  # fmt: skip
-    given = (weight, *factors) if shift is None else (weight, shift, *factors)
-    dtype = functools.reduce(torch.promote_types, [x.dtype for x in given])
+    dtype = _promoted(weight, shift, *factors)
     found = [f.new_empty(f.shape, dtype=dtype) for f in factors]
     return [weight.new_empty(weight.shape, dtype=dtype), *found]
 

@@ -11,7 +11,7 @@ from linalgk.kronecker._door import HALF, Entered
 
 # Entries of a block on the host, and how many times that in other libraries, which have a price
 # for each call and caches of their own.
-ENTRIES, ELSEWHERE = 1 << 18, 32
+ENTRIES, ELSEWHERE = 1 << 21, 32
 
 
 def entries(x: Any) -> int:

@@ -97,13 +97,13 @@ def _cast(x: Any, like: Any) -> Any:
 
 
 def check_finite(name: str, items: Sequence[Any]) -> None:
-    """Raise if a matrix holds NaN or infinity."""
-    for i, x in enumerate(items):
-        if isinstance(x, np.ndarray):
-            finite = bool(np.isfinite(x).all())
-        else:
-            xp = _xp.namespace(x)
-            finite = bool(xp.all(xp.isfinite(x)))
-        if not finite:
-            msg = f"{name}[{i}]: holds NaN or infinity; check_finite=False skips this look"
-            raise NonFiniteError(msg)
+    """Raise if a matrix holds NaN or infinity; of a device one number is read if none does."""
+    if isinstance(items[0], np.ndarray):
+        flags = [bool(np.isfinite(x).all()) for x in items]
+    else:
+        xp = _xp.namespace(items[0])
+        finite = xp.stack([xp.all(xp.isfinite(x)) for x in items])
+        flags = [True] if bool(xp.all(finite)) else [bool(x) for x in _xp.to_numpy(finite)]
+    if not all(flags):
+        msg = f"{name}[{flags.index(False)}]: holds NaN or infinity; check_finite=False skips this"
+        raise NonFiniteError(msg)

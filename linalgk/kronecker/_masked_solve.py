@@ -66,7 +66,9 @@ def solve(grid: Grid, b: Any, tol: float, max_iter: int, method: str) -> Solved:
         left, going = xp.where(better, now, left), again
     length = norms(x)
     scale = xp.min(grid.d, axis=-1)[..., None] * length
-    error = xp.where(length > 0, left / xp.where(length > 0, scale, length + 1), length)
+    # of nothing at all the error is nothing, or all of the solution
+    none = xp.where(left > 0, xp.full_like(left, math.inf), xp.zeros_like(left))
+    error = xp.where(length > 0, left / xp.where(length > 0, scale, xp.ones_like(scale)), none)
     nan = xp.full_like(left, math.nan)
     x = xp.where(finite[..., None, :], x * _column(unit, b), xp.full_like(b, math.nan))
     left, error = (xp.where(finite, v, nan) for v in (left, error))

@@ -7,9 +7,6 @@ import numpy as np
 from linalgk import _xp
 from linalgk._dispatch import Implementation, Op
 
-# Up to so many columns the kernel is faster where the last mode alone is wanted.
-_MOST = 128
-
 
 def mttkrp_block(
     x: Any, a: Any, b: Any, c: Any, wants: tuple[bool, bool, bool]
@@ -34,10 +31,8 @@ def mttkrp_block(
     return by_a, by_b, by_c
 
 
-def _faster(x: Any, a: Any, b: Any, _c: Any, wants: tuple[bool, bool, bool]) -> bool:
-    columns = (a if b is None else b).shape[1]
-    many = columns > _MOST and x.dtype.kind == "f"
-    return columns > 1 and (wants[0] or wants[1] or not many)
+def _several(_x: Any, a: Any, b: Any, *_: Any) -> bool:
+    return bool((a if b is None else b).shape[1] > 1)
 
 
 def _sample(dtype: str) -> tuple[Any, ...]:
@@ -60,8 +55,8 @@ MTTKRP = Op(
             ("float32", "float64", "complex64", "complex128"),
             "linalgk_kernels.cpu.kronecker_mttkrp",
             "mttkrp_block",
-            when=_faster,
-            rule=f"two columns or more, at most {_MOST} real ones for the last mode alone",
+            when=_several,
+            rule="two columns or more: BLAS is faster for vectors",
         ),
     ),
     sample=_sample,

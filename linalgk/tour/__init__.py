@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHAPTERS", "REPORT", "Tour", "run"]
 
-CHAPTERS = ("matfun", "functions", "sketch", "randomized")
+CHAPTERS = ("matfun", "functions", "sketch", "randomized", "kronecker")
 REPORT = "linalgk-tour.html"
 
 

@@ -78,6 +78,8 @@ def test_jax_traces_products_solutions_and_determinants():
     y, x, log, plain, sign = both([factors[0], -factors[1]], b, 0.3, "pos")
     assert np.isfinite(y).all()
     assert np.isnan([*x, *plain, log, sign]).all()
+    skew = factors[0].at[0, 1].add(1.0)
+    assert np.isnan(both([skew, factors[1]], b, 0.3, "pos")[1]).all()
     defective = both([jnp.asarray(jordan(2, 1.0)), factors[1]], b, 0.3, "gen")[1]
     wanted = np.linalg.solve(dense([jordan(2, 1.0), np.asarray(factors[1])]) + 0.3 * np.eye(6), b)
     assert np.isnan(defective).all() or np.allclose(defective, wanted, rtol=1e-6)
@@ -90,19 +92,24 @@ def test_jax_traces_products_solutions_and_determinants():
         jax.jit(lambda K: K.norm())(K)
 
 
-def test_jax_differentiates_equal_eigenvalues():
-    """By the equation and not by its eigenvectors, which have no derivative there."""
+@pytest.mark.parametrize("kind", ["pos", "gen"])
+def test_jax_differentiates(kind):
+    """The equation and not its steps: eigenvectors have no derivative at equal eigenvalues."""
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)
     jnp = jax.numpy
-    b, way = jnp.asarray(gaussian(6)), jnp.asarray(make(2, "her", seed=3))
+    twist = 0.7j * np.array([[0.0, 1.0], [-1.0, 0.0]])
+    way = jnp.asarray(make(2, "her", 3) + twist if kind == "pos" else make(2, "gen", 3))
+    b = jnp.asarray(gaussian(6, "complex128" if kind == "pos" else "float64"))
 
     def loss(t):
-        K = Kron([jnp.eye(2) + t * way, jnp.eye(3)], assume_a="pos")
-        return jnp.sum(K.solve(b + 0 * t, 0.5 + t) ** 3) + K.slogdet(0.5 + t).logabsdet
+        K = Kron([jnp.eye(2) + t * way, jnp.eye(3) + 0 * t], assume_a=kind)
+        x = K.solve(b + 0 * t) if kind == "gen" else 0
+        x = x + K.solve(b + 0 * t, 0.5 + t)
+        return jnp.sum(jnp.real(x) ** 3 + jnp.imag(x)) + K.slogdet(0.5 + t).logabsdet
 
-    h = 1e-5
-    numeric = (loss(h) - loss(-h)) / (2 * h)
+    h, value = 1e-5, jax.jit(loss)
+    numeric = (value(h) - value(-h)) / (2 * h)
     assert np.isclose(jax.jit(jax.grad(loss))(0.0), numeric, rtol=1e-7)
 
 
