@@ -65,7 +65,7 @@ class Op(_Record):
     room: str
     reference: Callable[..., Any] = dataclasses.field(repr=False)
     implementations: tuple[Implementation, ...]
-    # (dtype) -> arguments of a small call, for tests and for compiling ahead
+    # (dtype) -> arguments of a small call
     sample: Callable[[str], tuple[Any, ...]] = dataclasses.field(repr=False)
 
     def choose(self, *args: Any) -> tuple[Implementation | None, str]:

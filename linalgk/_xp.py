@@ -75,7 +75,6 @@ def face(x: Any) -> Face | None:
 
 
 def _find(x: Any) -> Face | None:
-    # A framework is looked at only if somebody imported it already.
     if isinstance(x, np.ma.MaskedArray):
         return None
     if isinstance(x, np.ndarray | np.generic):
@@ -141,12 +140,13 @@ def namespace(x: Any) -> Any:
 
 def same_family(**arrays: Any) -> None:
     """Raise unless all named arrays have one namespace and one device."""
-    seen = {}
+    seen, traced = {}, any(map(is_traced, arrays.values()))
     for name, x in arrays.items():
         mine = face(x)
         family = mine.family if mine is not None else type(x).__name__
         library = namespace(x).__name__ if family == "array_api" else family
-        seen[name] = (library, str(getattr(x, "device", "cpu")))
+        # a tracer names its device by another word
+        seen[name] = (library, "" if traced else str(getattr(x, "device", "cpu")))
     if len(set(seen.values())) > 1:
         got = ", ".join(f"{name} is {lib} on {device}" for name, (lib, device) in seen.items())
         msg = f"arrays must share one library and device: {got}; convert one of them"

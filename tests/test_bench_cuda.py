@@ -14,9 +14,9 @@ import pytest
 from faked import FakeCupy, fake_cupyx, tiny_randomized, tiny_roots, tiny_sketches
 from linalgk_bench import (
     cuda,
+    cuda_kronecker,
     cuda_parts,
     cuda_problems,
-    cuda_kronecker,
     cuda_randomized,
     cuda_sketch,
     report,

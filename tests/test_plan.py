@@ -118,7 +118,8 @@ def test_refusals():
     with pytest.raises(ValueError, match="out"):
         lk.plan(lk.sqrtm, a, assume_a="pos", out=a)
     with pytest.raises(
-        TypeError, match="no plans; there are plans for fwht, inv_root, invsqrtm, kron_matmul, sqrtm"
+        TypeError,
+        match="no plans; there are plans for fwht, inv_root, invsqrtm, kron_matmul, sqrtm",
     ):
         lk.plan(lk.logm, a)
     with pytest.raises(TypeError, match="public function"):

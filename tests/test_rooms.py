@@ -71,7 +71,7 @@ ROOMS = (
         anywhere=(
             *LEAVES,
             *("linalgk._validate", "linalgk._xp", "linalgk._results", "linalgk._config"),
-            *("linalgk._dispatch", "linalgk._lag", "linalgk._members"),
+            *("linalgk._dispatch", "linalgk._lag", "linalgk._members", "linalgk._pieces"),
             *("linalgk.{room}._*", *ROOM_NAMES),
         ),
         # a framework's own face, where its arrays are differentiated or traced; CuPy's half of
@@ -110,6 +110,7 @@ ROOMS = (
     # what the kernels and SciPy's BLAS found out about the machine
     Room("linalgk/_show.py", (*LEAVES, "linalgk._config"), ("numba", "cupy", "linalgk_kernels.*")),
     Room("linalgk/_lag.py", (*LEAVES, "linalgk._xp"), lazily=("cupyx",)),
+    Room("linalgk/_pieces.py", (*LEAVES, "linalgk._config")),
     # the door of rooms whose matrices come in batches, sparse, or as operators
     Room(
         "linalgk/_members.py",

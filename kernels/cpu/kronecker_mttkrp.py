@@ -2,8 +2,8 @@
 
 The block is a matrix, (i, j) by q. A tile of `STEP` by `STEP` of its numbers is in a core's second
 cache when both products are made of it, with the matrix of q and, transposed, with the Khatri-Rao
-product of i and j, by the microkernel of Kronecker products: numbers of the tensor are broadcast as
-they lie, so that nothing is packed. Floor: 2 operations for each number, column and product at two
+product of i and j, by the microkernel of `_tiles`: numbers of the tensor are broadcast as they lie,
+so that nothing is packed. Floor: 2 operations for each number, column and product at two
 FMA units, and one read of the block from memory.
 """
 

@@ -26,6 +26,7 @@ from linalgk.kronecker._kronsum import KronSum
 from linalgk.kronecker._masked import Masked
 from linalgk.kronecker._monarch import Monarch, monarch_project
 from linalgk.kronecker._mttkrp import mttkrp
+from linalgk.kronecker._mttkrp_ops import MTTKRP
 from linalgk.kronecker._nearest import nearest_kron
 from linalgk.kronecker._ops import KRON
 from linalgk.kronecker._product import kron_matmul
@@ -72,6 +73,7 @@ def _record(
 
 RECORDS: tuple[Any, ...] = (
     KRON,
+    MTTKRP,
     _record(
         kron_matmul, _product.sample, _product.explain_kron_matmul, methods=("modes",),
         ops=(KRON,), gradient=True, plan=_product.plan_kron_matmul,
@@ -95,9 +97,11 @@ RECORDS: tuple[Any, ...] = (
     ),
     _record(
         khatri_rao_matmul, _khatri_rao.sample_khatri_rao_matmul,
-        _khatri_rao.explain_khatri_rao_matmul, methods=_khatri_rao.METHODS,
+        _khatri_rao.explain_khatri_rao_matmul, methods=_khatri_rao.METHODS, ops=(MTTKRP,),
     ),
-    _record(mttkrp, _mttkrp.sample, _mttkrp.explain_mttkrp, methods=_mttkrp.METHODS),
+    _record(
+        mttkrp, _mttkrp.sample, _mttkrp.explain_mttkrp, methods=_mttkrp.METHODS, ops=(MTTKRP,)
+    ),
     _record(Monarch, _monarch.sample_monarch, _monarch.explain_monarch, methods=("blocks",)),
     _record(
         monarch_project, _monarch.sample_project, _monarch.explain_monarch_project,

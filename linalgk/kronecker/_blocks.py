@@ -1,17 +1,16 @@
 """Blocks of work that stay in a core's cache, and where results are put."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from linalgk import _config, _validate, _xp
+from linalgk import _config, _pieces, _validate, _xp
 from linalgk.kronecker._door import HALF, Entered
 
 # Entries of a block on the host, and how many times that in other libraries, which have a price
 # for each call and caches of their own.
-ENTRIES, ELSEWHERE = 1 << 21, 32
+ENTRIES, ELSEWHERE = 1 << 18, 32
 
 
 def entries(x: Any) -> int:
@@ -34,19 +33,8 @@ def mapped(
     they return does it in the order of the pieces, whatever the number of threads.
     """
     threads = _config.num_threads()
-    if not host or threads == 1 or len(pieces) < 2 * threads:
-        for piece in pieces:
-            yield work(*piece)
-        return
-    with _config.serial_blas, ThreadPoolExecutor(threads) as pool:
-        # a window, so that results do not pile up
-        window = 2 * threads
-        ahead = [pool.submit(work, *piece) for piece in pieces[:window]]
-        for number in range(len(pieces)):
-            yield ahead[number].result()
-            ahead[number] = None  # type: ignore[call-overload]
-            if number + window < len(pieces):
-                ahead.append(pool.submit(work, *pieces[number + window]))
+    few = not host or len(pieces) < 2 * threads
+    yield from _pieces.mapped(work, pieces, threads=1 if few else threads)
 
 
 def target(out: Any, given: Entered, named: dict[str, Any], shape: tuple[int, ...]) -> Any:

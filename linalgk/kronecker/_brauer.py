@@ -33,7 +33,7 @@ class Diagram:
 
     Examples
     --------
-    >>> from linalgk.kronecker._brauer import Diagram
+    >>> from linalgk.kronecker import Diagram
     >>> Diagram.parse("iij->j")
     Diagram(inputs=3, outputs=1, blocks=((0, 1), (2, 3)))
     >>> str(Diagram(1, 3, ((0, 2), (1, 3))))
@@ -111,7 +111,7 @@ def brauer_diagrams(
 
     Examples
     --------
-    >>> from linalgk.kronecker._brauer import brauer_diagrams
+    >>> from linalgk.kronecker import brauer_diagrams
     >>> [str(d) for d in brauer_diagrams(2, 2)]
     ['aa->bb', 'ab->ab', 'ab->ba']
     >>> sum(1 for _ in brauer_diagrams(2, 2, group="S"))
@@ -193,7 +193,7 @@ def brauer_apply(
     ``n!`` at most. One rounding for each number that is added.
 
     An equivariant layer is a linear combination ``sum(w * brauer_apply(d, x) for ...)`` over
-    `brauer_diagrams`.
+    `linalgk.kronecker.brauer_diagrams`.
 
     References
     ----------
@@ -203,16 +203,15 @@ def brauer_apply(
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from linalgk.kronecker._brauer import brauer_apply
+    >>> import numpy as np, linalgk as lk
     >>> x = np.arange(4.0).reshape(2, 2)
-    >>> brauer_apply("ij->ji", x)
+    >>> lk.brauer_apply("ij->ji", x)
     array([[0., 2.],
            [1., 3.]])
-    >>> brauer_apply([(0, 1), (2, 3)], x)  # the trace times the identity
+    >>> lk.brauer_apply([(0, 1), (2, 3)], x)  # the trace times the identity
     array([[3., 0.],
            [0., 3.]])
-    >>> brauer_apply("ii->i", x, group="S")
+    >>> lk.brauer_apply("ii->i", x, group="S")
     array([0., 3.])
     """
     a: Any = _xp.as_array("x", x)

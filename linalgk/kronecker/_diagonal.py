@@ -26,6 +26,7 @@ from linalgk.kronecker._linear import (
     check_sizes,
     check_traced,
     hosted,
+    register,
 )
 from linalgk.randomized import Estimate, estimate_logdet
 from linalgk.typing import Array, OnFail
@@ -114,8 +115,9 @@ class KronPlusDiagonal(Linear):
             raise ValueError(msg)
         check_sizes("d", d, rows, -1)
         self.d = d
-        self._batch = check_batch("d", self.kron.batch, tuple(d.shape[:-1]))
+        check_batch("d", self.kron.batch, tuple(d.shape[:-1]))
         self._cache: dict[Any, Any] = {}
+        register(KronPlusDiagonal, ("kron", "d"), ())
         # the library, the device and the dtypes are looked at
         self._enter()
 
@@ -147,7 +149,7 @@ class KronPlusDiagonal(Linear):
     @property
     def batch(self) -> tuple[int, ...]:
         """Batch axes of the factors and of the diagonal together."""
-        return self._batch
+        return np.broadcast_shapes(self.kron.batch, tuple(self.d.shape[:-1]))
 
     def _multiplied(self, parts: tuple[Any, ...], x: Any, side: str) -> Any:
         check_batch("x", self.batch, tuple(x.shape[:-2]))

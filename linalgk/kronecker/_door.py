@@ -65,7 +65,7 @@ def enter(arrays: dict[str, Any]) -> Entered:
     _xp.same_family(**arrays)
     stored = _common_half(list(arrays.values()))
     inside = [
-        _wide(x, face) if _xp.dtype_name(x) in HALF else _validate.floating(name, face.enter(x))
+        widened(x, face) if _xp.dtype_name(x) in HALF else _validate.floating(name, face.enter(x))
         for name, x in arrays.items()
     ]
     xp = _xp.namespace(inside[0])
@@ -83,7 +83,7 @@ def _common_half(arrays: list[Any]) -> str:
     return names.pop() if len(names) == 1 and names <= set(HALF) else ""
 
 
-def _wide(x: Any, face: _xp.Face) -> Any:
+def widened(x: Any, face: _xp.Face) -> Any:
     """Half precision in float32, entered."""
     if face.family == "torch":
         return face.enter(x.to(sys.modules["torch"].float32))

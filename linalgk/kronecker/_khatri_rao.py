@@ -9,6 +9,7 @@ import numpy as np
 from linalgk import _config, _lag, _validate, _xp
 from linalgk._dispatch import Explanation
 from linalgk.kronecker import _blocks, _door
+from linalgk.kronecker._mttkrp_ops import MTTKRP
 from linalgk.kronecker._mttkrp_steps import contracted, split
 from linalgk.typing import Array, ArrayT
 
@@ -431,7 +432,11 @@ def explain_khatri_rao_matmul(
     real = 4.0 if entered.dtype in _xp.COMPLEX else 1.0
     flops = real * batch * (2.0 * numbers * k + (more if len(sizes) > 1 else 0))
     moved = batch * (n * k + rank * k + rank * sum(sizes)) * np.dtype(entered.dtype).itemsize
-    return Explanation("khatri_rao_matmul", method, reason, {}, flops, float(moved))
+    runs = {}
+    if method == "contract":
+        chosen, why = MTTKRP.choose(*entered.arrays[:2], None, None, (False, False, True))
+        runs["mttkrp_block"] = why if chosen is not None else f"reference ({why})"
+    return Explanation("khatri_rao_matmul", method, reason, runs, flops, float(moved))
 
 
 def sample_khatri_rao(

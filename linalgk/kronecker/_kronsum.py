@@ -24,6 +24,7 @@ from linalgk.kronecker._linear import (
     finite,
     hosted,
     kinds_of,
+    register,
     widened,
 )
 from linalgk.kronecker._spectrum import Eigh, Sorted
@@ -60,7 +61,7 @@ class KronSum(Linear):
     See Also
     --------
     linalgk.Kron : a Kronecker product.
-    linalgk.KronTerms : sums of any Kronecker products.
+    linalgk.kronecker.KronTerms : sums of any Kronecker products.
     linalgk.solve_sylvester : ``A X + X B = Q`` of matrices.
 
     Notes
@@ -95,10 +96,11 @@ class KronSum(Linear):
         for i, f in enumerate(self.factors):
             _validate.square(f"factors[{i}]", f)
         self.assume_a: tuple[AssumeA | None, ...] = kinds_of(assume_a, len(self.factors))
-        self._batch = tuple(self.factors[0].shape[:-2])
+        batch: tuple[int, ...] = ()
         for i, f in enumerate(self.factors):
-            self._batch = check_batch(f"factors[{i}]", self._batch, tuple(f.shape[:-2]))
+            batch = check_batch(f"factors[{i}]", batch, tuple(f.shape[:-2]))
         self._cache: dict[Any, Any] = {}
+        register(KronSum, ("factors",), ("assume_a",))
         # the library, the device and the dtypes are looked at
         self._enter()
 
@@ -119,7 +121,7 @@ class KronSum(Linear):
     @property
     def batch(self) -> tuple[int, ...]:
         """Batch axes of the factors together."""
-        return self._batch
+        return np.broadcast_shapes(*(tuple(f.shape[:-2]) for f in self.factors))
 
     def _multiplied(self, parts: tuple[Any, ...], x: Any, side: str) -> Any:
         check_batch("x", self.batch, tuple(x.shape[:-2]))
@@ -177,13 +179,14 @@ class KronSum(Linear):
 
         ``sylvester``, two factors of which one is not Hermitian: `linalgk.solve_sylvester`.
 
-        ``schur``, otherwise: complex Schur forms of the factors that are not Hermitian, made once
-        by LAPACK (on the host for other libraries than NumPy: factors are small beside b), and
-        back substitution, halves of a mode at a time [1]_, in the library of b. A device also
-        takes it where the method of `solve_sylvester` there does not serve.
+        ``schur``, otherwise: eigenvectors of all factors, refined once, where their condition is
+        below 1000, else complex Schur forms of the factors that are not Hermitian and back
+        substitution, halves of a mode at a time [1]_, in the library of b. Both are made once, by
+        LAPACK, on the host for other libraries than NumPy: factors are small beside b. A device
+        also takes it where the method of `solve_sylvester` there does not serve.
 
         The relative error is about ``n_max eps ||K|| / min |sum of eigenvalues|`` for Hermitian
-        factors. A batch of factors that are not Hermitian is a loop over its members.
+        factors. JAX's arrays in the host's memory are computed with as NumPy's.
 
         References
         ----------

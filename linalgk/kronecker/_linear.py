@@ -176,6 +176,32 @@ class Linear(ABC):
         return f"{type(self).__name__}([{sizes}]{batch}, dtype={self.dtype})"
 
 
+def register(kind: type, arrays: tuple[str, ...], others: tuple[str, ...]) -> None:
+    """Let JAX, if it is there, take objects apart by these attributes and put them together again.
+
+    The others, which have to be hashable, are static.
+    """
+    jax = sys.modules.get("jax")
+    if jax is None or kind in _PYTREES:
+        return
+    _PYTREES.add(kind)
+
+    def parts(k: Any) -> Any:
+        return [getattr(k, n) for n in arrays], tuple(getattr(k, n) for n in others)
+
+    def build(static: Any, children: Any) -> Any:
+        # not checked: transformations put other things in the place of arrays
+        found: Any = object.__new__(kind)
+        values = zip((*arrays, *others), (*children, *static), strict=True)
+        found.__dict__.update(values, _cache={})
+        return found
+
+    jax.tree_util.register_pytree_node(kind, parts, build)
+
+
+_PYTREES: set[type] = set()
+
+
 # --- Checks --------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from linalgk.kronecker import _entries, _masked_door, _masked_estimate, _masked_
 from linalgk.kronecker._door import Entered
 from linalgk.kronecker._factored import Factored, Problem
 from linalgk.kronecker._kron import Kron
-from linalgk.kronecker._linear import Linear, check_batch, check_sizes, check_traced
+from linalgk.kronecker._linear import Linear, check_batch, check_sizes
 from linalgk.kronecker._masked_estimate import LogdetMethod
 from linalgk.kronecker._masked_grid import Grid, Seats, gather, scatter, seats
 from linalgk.kronecker._ops import KRON
@@ -58,7 +58,8 @@ class Masked(Linear):
 
     Notes
     -----
-    In PyTorch products, `solve` and `logdet` have derivatives by factors, operands and the shift.
+    In PyTorch and JAX products, `solve` and `logdet` have derivatives by factors, operands and the
+    shift. Under ``jax.jit`` the last two are callbacks to the host, and failures NaN.
 
     Examples
     --------
@@ -85,6 +86,7 @@ class Masked(Linear):
         self.kron, self.mask = kron, _masked_door.read_mask(mask, sizes)
         self.n = int(np.count_nonzero(self.mask))
         self._cache: dict[Any, Any] = {}
+        _prepare_jax()
 
     # --- What `Linear` asks --------------------------------------------------------------------
 
@@ -299,7 +301,6 @@ class Masked(Linear):
         >>> bool(np.abs(A.toarray() @ x + 0.1 * x - 1).max() < 1e-7), bool(info.converged)
         (True, True)
         """
-        check_traced("Masked.solve", b, *self.kron.factors)
         b = _xp.as_array("b", b)
         check_sizes("b", b, (self.n,), -2)
         _validate.choice("method", method, METHODS)
@@ -393,7 +394,7 @@ SingularMatrixError
         cheapest), the Cholesky factor ``m^3 / 3``, on the host; a random vector some ten products
         of ``8 K sum p_i`` flops.
 
-        PyTorch: derivatives of exact values are exact, up to 2048 observed points of every order.
+        Derivatives of exact values are exact, in PyTorch up to 2048 observed points of every order.
         Those of an estimate are ``tr(A_oo^-1 dA_oo)`` with the same random vectors, an unbiased
         estimate of the derivative; it is not the derivative of the estimate.
 
@@ -417,7 +418,6 @@ SingularMatrixError
         >>> bool(low <= exact <= high)
         True
         """
-        check_traced("Masked.logdet", *self.kron.factors)
         options = _masked_estimate.Options(method, tol, n_matvecs, level, rng)
         face = self._face(shift)
         if face is not None:
@@ -458,7 +458,11 @@ SingularMatrixError
     # --- Entering ------------------------------------------------------------------------------
 
     def _face(self, *operands: Any) -> Any:
-        """PyTorch's face, if tensors want derivatives."""
+        """PyTorch's face, if tensors want derivatives, and JAX's, if values are unknown."""
+        if any(_xp.is_traced(x) for x in (*self.kron.factors, *operands)):
+            from linalgk.interop import _jax_masked
+
+            return _jax_masked
         if "torch" not in sys.modules or self.kron._differentiated(*operands) is None:
             return None
         from linalgk.interop import _torch_masked
@@ -506,6 +510,32 @@ SingularMatrixError
         return Grid(
             f.looked.arrays, f.spectral.values, f.spectral.vectors, s, d, *self._seats(d)
         ), problems
+
+
+# --- JAX -----------------------------------------------------------------------------------------
+
+_REGISTERED: list[bool] = []
+
+
+def _prepare_jax() -> None:
+    """Let JAX, if it is there, take objects apart and put them together again."""
+    jax = sys.modules.get("jax")
+    if jax is None or _REGISTERED:
+        return
+    _REGISTERED.append(True)
+
+    def parts(masked: Masked) -> Any:
+        return (masked.kron,), (masked.mask.shape, masked.mask.tobytes())
+
+    def build(static: Any, children: Any) -> Masked:
+        shape, points = static
+        mask = np.frombuffer(points, bool).reshape(shape)
+        # not checked: transformations put other things in the place of arrays
+        found = object.__new__(Masked)
+        found.__dict__.update(kron=children[0], mask=mask, n=int(mask.sum()), _cache={})
+        return found
+
+    jax.tree_util.register_pytree_node(Masked, parts, build)
 
 
 # --- Records -------------------------------------------------------------------------------------

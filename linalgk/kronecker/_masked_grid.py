@@ -39,7 +39,9 @@ def scatter(x: Any, where: Seats) -> Any:
         return y
     # one more row to read zeros from: no library but NumPy is written to
     xp = _xp.namespace(x)
-    blank = xp.zeros((*x.shape[:-2], 1, x.shape[-1]), dtype=x.dtype, device=x.device)
+    # JAX's tracers are on no device
+    place = {"device": x.device} if hasattr(x, "device") else {}
+    blank = xp.zeros((*x.shape[:-2], 1, x.shape[-1]), dtype=x.dtype, **place)
     return xp.take(xp.concat([x, blank], axis=-2), where.back, axis=-2)
 
 

@@ -10,6 +10,7 @@ from linalgk import _config, _lag, _validate, _xp
 from linalgk._dispatch import Explanation
 from linalgk.errors import NonFiniteError
 from linalgk.kronecker import _blocks, _door
+from linalgk.kronecker._mttkrp_ops import MTTKRP
 from linalgk.kronecker._mttkrp_steps import contracted, split
 from linalgk.typing import ArrayT
 
@@ -79,15 +80,16 @@ def mttkrp(
     -----
     The modes are split in two groups of sizes p and q, and the tensor is looked at as a matrix of
     that shape. Its product with the Khatri-Rao product of the group without the mode, ``2 p q R``
-    operations of BLAS, is a tensor of the other group for each of the R columns, whose further
-    modes are contracted column by column [1]_, at ``2 (p + q) R``. For all modes both groups are
-    multiplied once and each half is split again [2]_: two products with the tensor instead of d.
+    operations, is a tensor of the other group for each of the R columns, whose further modes are
+    contracted column by column [1]_, at ``2 (p + q) R``. For all modes both groups are multiplied
+    once and each half is split again [2]_: two products with the tensor instead of d.
 
-    Blocks of the larger group, of the size of a cache, go through both products one after the other
-    and are shared among threads, so that the tensor is read once from memory; nothing is permuted.
-    Of an array in Fortran order, or transposed in any way, the modes are taken in the order of
-    their strides; of one that is not contiguous each block is copied. Memory: the results, ``q R``
-    numbers where the smaller group, of size q, has several modes, and a few blocks.
+    On the CPU blocks of the larger group are shared among threads, and tiles of them go through
+    both products while they are in the cache, so that the tensor is read once from memory; nothing
+    is permuted, and the number of threads does not change a bit. Of an array in Fortran order, or
+    transposed in any way, the modes are taken in the order of their strides; of one that is not
+    contiguous each block is copied. Memory: the results, ``q R`` numbers where the smaller group,
+    of size q, has several modes, and a few blocks.
 
     To first order ``|error| <= (n_0 ... n_(d-1) / n_n + d) u Y(|x|, |A|)``, where u is the unit
     roundoff and Y(|x|, |A|) the same sum over absolute values; blocked sums have much less.
@@ -221,8 +223,8 @@ def _by_stride(x: Any) -> list[int]:
 def choose_method(shape: tuple[int, ...], mode: int | None) -> tuple[str, int, str]:
     """The method, how many modes make the first group, and the reason.
 
-    ``first`` contracts the modes behind the split with BLAS, and of the rest all but ``mode``;
-    ``last`` those before it; ``tree`` both for all modes. The split is the cheapest, see
+    ``first`` contracts the modes behind the split first, and of the rest all but ``mode`` then;
+    ``last`` those before it first; ``tree`` both for all modes. The split is the cheapest, see
     `linalgk.kronecker._mttkrp_steps.split`.
     """
     at = split(shape)
@@ -251,7 +253,9 @@ def explain_mttkrp(x: Any, mats: Any, /, mode: Any = None, **_: Any) -> Explanat
         real = 4.0
     flops = real * rank * ((2.0 if mode is None else 1.0) * 2.0 * p * q + more)
     moved = np.dtype(entered.dtype).itemsize * (p * q + 2.0 * rank * sum(shape))
-    return Explanation("mttkrp", method, reason, {}, flops, moved)
+    chosen, why = MTTKRP.choose(data, entered.arrays[1], None, None, (True, False, False))
+    runs = {"mttkrp_block": why if chosen is not None else f"reference ({why})"}
+    return Explanation("mttkrp", method, reason, runs, flops, moved)
 
 
 def sample(size: str, *, xp: Any = np, rng: Any = None) -> tuple[tuple[Any, ...], dict[str, Any]]:

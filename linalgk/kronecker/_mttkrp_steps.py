@@ -10,6 +10,9 @@ from linalgk import _lag, _xp
 from linalgk.kronecker import _blocks
 from linalgk.kronecker._mttkrp_ops import MTTKRP
 
+# Blocks that need no copy: the kernel minds the caches, and each hands back sums to be added.
+_LARGER = 4
+
 
 def joined(mats: Sequence[Any]) -> Any:
     """The Khatri-Rao product of matrices without batch axes."""
@@ -67,7 +70,10 @@ def contracted(x: Any, mats: Sequence[Any], at: int, modes: Sequence[int]) -> di
 
     pile: list[Any] = []
     total: list[Any] = [None, None]
-    pieces = _blocks.ranges(shape[first], each, _blocks.entries(x))
+    room = _blocks.entries(x)
+    if isinstance(x, np.ndarray) and x.flags.c_contiguous:
+        room *= _LARGER
+    pieces = _blocks.ranges(shape[first], each, room)
     for found in _blocks.mapped(work, pieces, host=isinstance(x, np.ndarray)):
         pile.append(found[0])
         total = [

@@ -10,11 +10,9 @@ from linalgk._members import adjoint
 from linalgk.kronecker import _structure
 from linalgk.kronecker._factoring import group, hierarchical, middle, power_steps, product
 from linalgk.kronecker._rearranged import PROBES, Dense, Moments, Rearranged, Term
-from linalgk.kronecker._triplets import leading, rounding
+from linalgk.kronecker._triplets import EQUAL, leading, rounding
 from linalgk.sketch import Philox
 
-# Relative difference of singular values that count as equal.
-_EQUAL = 1e-10
 # Terms that are tried first where the rank is to be found.
 _FIRST = 4
 
@@ -151,7 +149,7 @@ def _by_svd(a: Rearranged, k: int) -> Any:
     if k != 1:
         return adjoint(xp, vh[:k, :])
     # of several equal ones the limit of power steps from the start that keeps signs
-    equal = adjoint(xp, vh[: int(np.sum(s >= s[0] * (1 - _EQUAL))), :])
+    equal = adjoint(xp, vh[: int(np.sum(s >= s[0] * (1 - EQUAL))), :])
     c = a.host(adjoint(xp, equal) @ _structure.seed_vector(xp, a.like, a.right))
     size = float(np.linalg.norm(c))
     return equal @ a.device(c / size) if size > 1e-3 else equal[:, :1]
@@ -256,7 +254,7 @@ def _several(a: Rearranged, ask: Ask) -> Found:
         found = power_steps(a, shapes, h, begin, kinds, ask.max_iter)
         steps += found.sweeps
         # among equals the one that keeps signs
-        if best is None or found.size >= best.size * (1 - _EQUAL):
+        if best is None or found.size >= best.size * (1 - EQUAL):
             best = found
     assert best is not None
     root = a.scale ** (1 / len(shapes))

@@ -9,7 +9,7 @@ import numpy as np
 
 from linalgk import _config, _lag, _validate, _xp
 from linalgk._dispatch import Explanation
-from linalgk.kronecker import _door
+from linalgk.kronecker import _blocks, _door
 from linalgk.kronecker._apply import multiply
 from linalgk.kronecker._ops import KRON, order
 from linalgk.typing import ArrayT
@@ -140,12 +140,11 @@ def kron_matmul(
         shape = result_shape([f.shape for f in inside], tuple(like.shape), side)
         target = None
         if out is not None:
-            target = _target(out, entered, named, shape)
+            target = _blocks.target(out, entered, named, shape)
         y = _computed(inside, data, side, vector, alpha, None if beta else target)
         if target is not None:
             if y is not target:
-                y = _xp.namespace(y).reshape(y, shape)
-                target[...] = _stored(y + beta * target if beta else y, target)
+                _blocks.put(_summed(y, beta, target, entered), target, entered)
             return cast(ArrayT, out)
         return cast(ArrayT, entered.leave(y))
 
@@ -250,16 +249,14 @@ def _complex(given: _door.Entered) -> _door.Entered:
     return given._replace(arrays=arrays, dtype=name, stored=name)
 
 
-def _target(out: Any, given: _door.Entered, named: dict[str, Any], shape: tuple[int, ...]) -> Any:
-    view = None
-    for x in named.values():
-        view = _validate.out(out, x, shape, given.stored)
-    return view
-
-
-def _stored(y: Any, target: Any) -> Any:
-    """In the dtype of the target, which may be half precision."""
-    return y if y.dtype == target.dtype else y.astype(target.dtype)
+def _summed(y: Any, beta: complex, target: Any, given: _door.Entered) -> Any:
+    """With beta times what was there, in the dtype of the computation."""
+    if not beta:
+        return y
+    if given.stored == given.dtype:
+        return y + beta * target
+    wide = _door.widened(target, given.face)
+    return y + beta * wide
 
 
 def _differentiated(*arrays: Any) -> bool:

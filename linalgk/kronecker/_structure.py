@@ -13,9 +13,7 @@ import numpy as np
 from linalgk import _xp
 from linalgk._members import adjoint
 from linalgk.kronecker._rearranged import Rearranged
-
-# Relative difference of singular values that count as equal.
-_EQUAL = 1e-10
+from linalgk.kronecker._triplets import EQUAL
 
 
 def turned(xp: Any, x: Any, size: int) -> Any:
@@ -81,7 +79,7 @@ def hermitian_pairs(a: Rearranged, v: Any, k: int, signs: tuple[int, ...]) -> tu
                 found += [(float(x), sign, columns[:, i : i + 1]) for i, x in enumerate(s)]
     top = max((s for s, _, _ in found), default=0.0)
     # among equals the symmetric ones
-    found.sort(key=lambda item: -(item[0] + (_EQUAL * top if item[1] > 0 else 0.0)))
+    found.sort(key=lambda item: -(item[0] + (EQUAL * top if item[1] > 0 else 0.0)))
     found = [item for item in found[:k] if item[0] > 0]
     columns = a.xp.concat([x for _, _, x in found], axis=1) if found else v[:, :0]
     return columns, [sign for _, sign, _ in found]

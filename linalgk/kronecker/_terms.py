@@ -27,6 +27,7 @@ from linalgk.kronecker._linear import (
     check_sizes,
     check_traced,
     hosted,
+    register,
     widened,
 )
 from linalgk.kronecker._terms_solve import Plan
@@ -66,11 +67,12 @@ class KronTerms(Linear):
     --------
     A finite element Laplacian on a square: stiffness and mass in both directions.
 
-    >>> import numpy as np, linalgk as lk
+    >>> import numpy as np
+    >>> from linalgk.kronecker import KronTerms
     >>> n = 30
     >>> off = np.eye(n, k=1) + np.eye(n, k=-1)
     >>> stiff, mass = (n + 1) * (2 * np.eye(n) - off), (4 * np.eye(n) + off) / (6 * (n + 1))
-    >>> k = lk.KronTerms([[stiff, mass], [mass, stiff]])
+    >>> k = KronTerms([[stiff, mass], [mass, stiff]])
     >>> b = np.kron(mass, mass) @ np.ones(n * n)
     >>> u, info = k.solve(b, return_info=True)
     >>> info.method, bool(np.linalg.norm(k @ u - b) <= 1e-12 * np.linalg.norm(b))
@@ -80,7 +82,7 @@ class KronTerms(Linear):
     def __init__(self, terms: Sequence[Any], weights: Sequence[complex] | None = None) -> None:
         self.terms: tuple[tuple[Any, ...], ...] = _terms_of(terms)
         self.weights: tuple[Any, ...] = _weights_of(weights, len(self.terms))
-        self._batch: tuple[int, ...] = ()
+        batch: tuple[int, ...] = ()
         sizes = self._sizes
         for t, term in enumerate(self.terms):
             own = tuple(tuple(int(f.shape[axis]) for f in term) for axis in (-2, -1))
@@ -91,8 +93,9 @@ class KronTerms(Linear):
                 )
                 raise ValueError(msg)
             for i, f in enumerate(term):
-                self._batch = check_batch(f"terms[{t}][{i}]", self._batch, tuple(f.shape[:-2]))
+                batch = check_batch(f"terms[{t}][{i}]", batch, tuple(f.shape[:-2]))
         self._cache: dict[Any, Any] = {}
+        register(KronTerms, ("terms",), ("weights",))
         # the library, the device and the dtypes are looked at
         self._enter()
 
@@ -115,7 +118,7 @@ class KronTerms(Linear):
     @property
     def batch(self) -> tuple[int, ...]:
         """Batch axes of the factors together."""
-        return self._batch
+        return np.broadcast_shapes(*(tuple(f.shape[:-2]) for f in self._parts().values()))
 
     def _enter(self, **operands: Any) -> Entered:
         number = 1j if any(isinstance(w, complex) for w in self.weights) else 1.0
@@ -279,12 +282,13 @@ class KronTerms(Linear):
 
         Examples
         --------
-        >>> import numpy as np, linalgk as lk
+        >>> import numpy as np
+        >>> from linalgk.kronecker import KronTerms
         >>> rng = np.random.default_rng(0)
         >>> def spd(n):
         ...     x = rng.standard_normal((n, 3 * n))
         ...     return x @ x.T / n
-        >>> k = lk.KronTerms([[spd(20), spd(30)] for _ in range(3)])
+        >>> k = KronTerms([[spd(20), spd(30)] for _ in range(3)])
         >>> x, info = k.solve(np.ones(600), tol=1e-10, return_info=True)
         >>> info.method, bool(info.residual <= 1e-10)
         ('pcg', True)
@@ -369,9 +373,10 @@ class KronTerms(Linear):
 
         Examples
         --------
-        >>> import numpy as np, linalgk as lk
+        >>> import numpy as np
+        >>> from linalgk.kronecker import KronTerms
         >>> a, c = np.diag([1.0, 2.0]), np.array([[2.0, 1.0], [1.0, 2.0]])
-        >>> k = lk.KronTerms([[a, a], [c, c]])
+        >>> k = KronTerms([[a, a], [c, c]])
         >>> bool(np.isclose(k.slogdet().logabsdet, np.linalg.slogdet(k.toarray())[1]))
         True
         """
@@ -410,9 +415,10 @@ class KronTerms(Linear):
 
         Examples
         --------
-        >>> import numpy as np, linalgk as lk
+        >>> import numpy as np
+        >>> from linalgk.kronecker import KronTerms
         >>> a = np.diag([1.0, 2.0])
-        >>> lk.KronTerms([[a, a], [np.eye(2), np.eye(2)]]).eigvalsh()
+        >>> KronTerms([[a, a], [np.eye(2), np.eye(2)]]).eigvalsh()
         array([2., 3., 3., 5.])
         """
         check_traced("KronTerms.eigvalsh", *self._parts().values())

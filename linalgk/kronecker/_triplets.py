@@ -16,6 +16,8 @@ from linalgk.kronecker._rearranged import Rearranged
 
 # Steps between looks at the singular values of T grow by this factor.
 _LOOKS = 1.25
+# Relative difference of singular values that count as equal.
+EQUAL = 1e-10
 # Residual that is aimed at, in units of eps s_1.
 _AIM = 16.0
 
@@ -71,9 +73,19 @@ def leading(a: Rearranged, k: int, start: Any, max_iter: int) -> Triplets:
             enough = len(s) >= k and worst <= _AIM * eps
             if ended or enough or steps == max_iter:
                 # beyond the rank there is rounding only
-                s = s[: min(k, int(np.sum(s > least * size)))]
-                return Triplets(s, v @ a.device(_h(qh[: len(s)])), worst, steps)
+                s = s[: int(np.sum(s > least * size))]
+                return Triplets(s[:k], v @ a.device(_chosen(s, qh, k)), worst, steps)
         v = _joined(xp, v, new)
+
+
+def _chosen(s: Any, qh: Any, k: int) -> Any:
+    """Coefficients of the k right vectors; of one that is multiple, of what the start has of it."""
+    if k > 1 or len(s) < 2:
+        return _h(qh[: min(k, len(s))])
+    equal = qh[: int(np.sum(s >= s[0] * (1 - EQUAL)))]
+    x = _h(equal) @ equal[:, :1]
+    size = float(np.linalg.norm(x))
+    return x / size if size > 1e-3 else _h(qh[:1])
 
 
 def _basis(a: Rearranged, w: Any, drop: float) -> tuple[Any, Any]:

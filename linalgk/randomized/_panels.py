@@ -7,12 +7,11 @@ order of the rows, so that the number of threads does not change a bit.
 import math
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from linalgk import _config, _xp
+from linalgk import _config, _pieces, _xp
 from linalgk._members import adjoint
 from linalgk.randomized import _factor
 
@@ -42,19 +41,8 @@ def mapped(
     m, n = shape
     step = max(64, (entries if host else _DEVICE * _BLOCK) // max(1, n))
     ranges = [(i, min(i + step, m)) for i in range(0, m, step)]
-    threads = min(_config.num_threads(), len(ranges))
-    if not host or threads == 1:
-        for i, j in ranges:
-            yield work(i, j)
-        return
-    with _config.serial_blas, ThreadPoolExecutor(threads) as pool:
-        # a window, so that sums do not pile up
-        ahead = [pool.submit(work, *r) for r in ranges[: 4 * threads]]
-        for number in range(len(ranges)):
-            yield ahead[number].result()
-            ahead[number] = None  # type: ignore[call-overload]
-            if number + 4 * threads < len(ranges):
-                ahead.append(pool.submit(work, *ranges[number + 4 * threads]))
+    threads = min(_config.num_threads(), len(ranges)) if host else 1
+    yield from _pieces.mapped(work, ranges, threads=max(threads, 1))
 
 
 def whole(a: Any) -> bool:

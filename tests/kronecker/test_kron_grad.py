@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-import linalgk as lk
 from linalgk import _xp
 from linalgk.kronecker import _derivative
 from linalgk.kronecker._derivative import kron_matmul_jvp, kron_matmul_vjp

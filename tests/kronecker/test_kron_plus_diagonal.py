@@ -295,7 +295,7 @@ EYE = np.eye(2)
             r"factors\[0\]",
         ),
         (lambda: KronPlusDiagonal([EYE], np.ones(2)).solve(np.ones(3)), ValueError, "b: needs 2"),
-        (lambda: KronPlusDiagonal([EYE], np.ones(2)).solve(np.ones(2), 1j), ValueError, "shift: "),
+        (lambda: KronPlusDiagonal([EYE], np.ones(2)).solve(np.ones(2), *[1j]), ValueError, "shift: "),
         (lambda: KronPlusDiagonal([EYE], np.ones(2)).logdet(0), ValueError, "n_matvecs: must be"),
     ],
 )  # fmt: skip

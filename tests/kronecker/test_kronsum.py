@@ -401,7 +401,8 @@ def test_sign_of_a_determinant_is_that_of_pairs():
 
 @pytest.mark.parametrize("kind", ["her", "gen", "mixed"])
 def test_other_libraries_get_their_own_arrays(kind, xp):
-    for sizes in ((3, 4), (3, 2, 4)) if kind != "her" else ((3, 4),):
+    # one shape is enough for JAX, which compiles each operation for each
+    for sizes in ((3, 4),) if "jax" in xp.__name__ else ((3, 4), (3, 2, 4)):
         factors = factors_of(kind, sizes)
         mine, k = KronSum(factors), KronSum([xp.asarray(f) for f in factors])
         n = math.prod(sizes)
@@ -508,7 +509,7 @@ def test_bad_members_leave_the_others_alone(kind, sizes):
         k.expm()
     # it is not called singular too
     with pytest.warns(ConvergenceWarning, match="NaN") as told:
-        KronSum([first[1:2], *rest]).solve(b[0], on_fail="warn")
+        KronSum([np.full((2, 2), math.nan)]).solve(b[0, :2], on_fail="warn")
     assert len(told) == 1
 
 
@@ -535,7 +536,7 @@ def test_declarations_are_checked(rng):
         (lambda: KronSum(np.eye(3)), TypeError, "must be a list of matrices"),
         (lambda: KronSum([np.ones((2, 3))]), ValueError, r"factors\[0\]: must have shape"),
         (lambda: KronSum([np.eye(2), np.ones(2)]), ValueError, r"factors\[1\]: must have shape"),
-        (lambda: KronSum([np.eye(2)], assume_a="spd"), ValueError, "assume_a: must be one of"),
+        (lambda: KronSum([np.eye(2)], **{"assume_a": "spd"}), ValueError, "assume_a: must be one"),
         (lambda: KronSum([np.eye(2)], assume_a=["her"] * 2), ValueError, "of 1 factors, got 2"),
         (lambda: KronSum([STACK, np.ones((3, 2, 2))]), ValueError, "does not broadcast"),
         (lambda: KronSum([np.eye(2, dtype="U1")]), TypeError, "dtype must be"),

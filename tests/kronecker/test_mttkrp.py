@@ -6,10 +6,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from linalgk_kernels.cpu import kronecker_mttkrp as kernel
 
 import linalgk as lk
 from linalgk.errors import NonFiniteError
-from linalgk.kronecker import _blocks, _mttkrp, _mttkrp_steps
+from linalgk.kronecker import _blocks, _mttkrp, _mttkrp_ops, _mttkrp_steps
 from linalgk.kronecker._khatri_rao import khatri_rao
 from linalgk.kronecker._mttkrp import choose_method, mttkrp
 
@@ -93,6 +94,46 @@ def test_every_split_by_blocks(shape, entries, rng, monkeypatch):
             alone = _mttkrp_steps.contracted(x, few, at, [mode])
             assert list(alone) == [mode]
             assert within(alone[mode], x, mats, mode)
+
+
+@pytest.mark.parametrize("step", [3, 8, 256])
+def test_the_kernel_is_its_reference(step, dtype, rng, monkeypatch):
+    """For any tiles, strides and wants; what nobody wants is not looked at."""
+    monkeypatch.setattr(kernel, "STEP", step)
+    wide = {"float32": "float64", "complex64": "complex128"}.get(dtype, dtype)
+    for trial in range(40):
+        m, n, q, rank = (int(v) for v in rng.integers(1, 20, 4))
+        rank = 70 if trial % 10 == 9 else rank
+        big = draw(rng, (2 * m * n, 3 * q), dtype)
+        x = [big[: m * n, :q], np.asfortranarray(big[: m * n, :q]), big[::-2, ::3],
+             np.broadcast_to(big[:1, :q], (m * n, q))][trial % 4]  # fmt: skip
+        given = [draw(rng, (k, rank), dtype) for k in (m, n, q)]
+        given[0].flags.writeable = False
+        wants = tuple(bool(v) for v in rng.integers(0, 2, 3))
+        needs = [wants[1] or wants[2], wants[0] or wants[2] or not wants[1], wants[0] or wants[1]]
+        few = [a if need else None for a, need in zip(given, needs, strict=True)]
+        if few[0] is few[1] is None:
+            continue
+        found = kernel.mttkrp_block(x, *few, wants)
+        sizes = [a.astype(wide) for a in (x, *given)]
+        exact = _mttkrp_ops.mttkrp_block(*sizes, (True, True, True))
+        bound = _mttkrp_ops.mttkrp_block(*map(np.abs, sizes), (True, True, True))
+        for y, z, s, want in zip(found, exact, bound, wants, strict=True):
+            assert (y is None) == (not want)
+            if want:
+                assert y.dtype == dtype
+                terms = 4 * (m * n * q + 3) * EPS[dtype]
+                assert (np.abs(y - z) <= terms * s).all()
+
+
+def test_the_reference_on_request(rng):
+    x, mats = draw(rng, (5, 6, 7, 3)), [draw(rng, (n, 4)) for n in (5, 6, 7, 3)]
+    with lk.config_context(backend="reference"):
+        found = mttkrp(x, mats)
+        assert "reference" in _mttkrp.explain_mttkrp(x, mats).implementations["mttkrp_block"]
+    assert "cpu" in _mttkrp.explain_mttkrp(x, mats).implementations["mttkrp_block"]
+    for mode, y in enumerate(found):
+        assert within(y, x, mats, mode)
 
 
 def test_threads_change_no_bit(rng, monkeypatch):

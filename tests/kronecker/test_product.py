@@ -364,3 +364,24 @@ def test_tiny_factors_are_multiplied_out_and_large_ones_are_not():
 def test_samples(size, xp):
     args, options = _product.sample(size, xp=xp, rng=0)
     assert lk.kron_matmul(*args, **options).shape == args[1].shape
+
+
+def test_half_precision_has_an_out(rng):
+    torch = pytest.importorskip("torch")
+    factors = [torch.tensor(draw(rng, (4, 4), "float32")).bfloat16() for _ in range(2)]
+    x = torch.tensor(draw(rng, (16, 3), "float32")).bfloat16()
+    out = torch.ones((16, 3), dtype=torch.bfloat16)
+    assert lk.kron_matmul(factors, x, out=out) is out
+    assert torch.equal(out, lk.kron_matmul(factors, x))
+    before = out.clone()
+    lk.kron_matmul(factors, x, out=out, beta=2)
+    exact = lk.kron_matmul([f.float() for f in factors], x.float()) + 2 * before.float()
+    assert torch.equal(out, exact.bfloat16())
+
+
+def test_jax_closes_over_arrays(rng):
+    jax = pytest.importorskip("jax")
+    factors = [jax.numpy.asarray(draw(rng, (3, 3), "float32")) for _ in range(2)]
+    x = jax.numpy.asarray(draw(rng, (9, 2), "float32"))
+    y = jax.jit(lambda x: lk.kron_matmul(factors, x))(x)
+    assert float(abs(y - lk.kron_matmul(factors, x)).max()) < 1e-5

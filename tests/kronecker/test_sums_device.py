@@ -1,4 +1,4 @@
-"""Kronecker sums, sums of products and what is added to a diagonal, on a device."""
+"""Kronecker sums, sums of products and what is added to a diagonal: on a device, and traced."""
 
 import numpy as np
 import pytest
@@ -72,3 +72,30 @@ def test_terms_and_diagonals(cuda):
     k = KronPlusDiagonal([cuda.array(f) for f in pairs[0]], cuda.array(d))
     agree(cuda, k @ cuda.array(b), mine @ b)
     agree(cuda, k.solve(cuda.array(b)), mine.solve(b))
+
+
+def test_trees_of_jax():
+    """Products of objects that are arguments of traced functions, and their derivatives."""
+    jax = pytest.importorskip("jax")
+    jax.config.update("jax_enable_x64", True)
+    a, b = (jax.numpy.asarray(positive(n, n)) for n in (2, 3))
+    d, x = jax.numpy.linspace(1.0, 2.0, 6), gaussian(6)
+    given = jax.numpy.asarray(x)
+    for k, count in (
+        (KronSum([a, b]), 2), (KronTerms([[a, b], [b @ b, a]][:1], [2.0]), 2),
+        (KronPlusDiagonal([a, b], d), 3),
+    ):  # fmt: skip
+        leaves, tree = jax.tree_util.tree_flatten(k)
+        assert len(leaves) == count
+        assert jax.tree_util.tree_unflatten(tree, leaves) == k
+        want = np.asarray(k.toarray()) @ x
+        found = jax.jit(lambda k, z: k @ z)(k, given)
+        assert np.abs(np.asarray(found) - want).max() < 1e-13
+        slope, _ = jax.grad(lambda k, z: jax.numpy.sum((k @ z) ** 2), argnums=(0, 1))(k, given)
+        step = jax.tree_util.tree_map(lambda t: 1e-6 * t, k)
+        moved = jax.tree_util.tree_map(lambda t, s: t + s, k, step)
+        rise = float(jax.numpy.sum((moved @ given) ** 2) - jax.numpy.sum((k @ given) ** 2))
+        pairs = zip(*map(jax.tree_util.tree_leaves, (slope, step)), strict=True)
+        assert np.isclose(rise, sum(float(jax.numpy.sum(p * q)) for p, q in pairs), rtol=1e-4)
+        with pytest.raises(TypeError, match="cannot be traced"):
+            jax.jit(lambda k, z: k.solve(z))(k, given)

@@ -414,6 +414,9 @@ def test_too_few_steps():
 
 
 def test_singular_sums():
+    for pair in ((positive(2, kappa=2), spectrum([-1, 5], seed=1)), (np.eye(2), -np.eye(2))):
+        with pytest.raises(SingularMatrixError, match="singular to working precision"):
+            KronTerms([[pair[0], np.eye(2)], [np.eye(2), pair[1]]]).solve(np.ones(4))
     k = KronTerms([[np.diag([1.0, 2.0]), np.eye(2)], [np.eye(2), np.diag([-1.0, 5.0])]])
     with pytest.raises(SingularMatrixError, match=r"an eigenvalue is .* where the largest is 7"):
         k.solve(np.ones(4))
@@ -433,11 +436,11 @@ STACK = np.ones((3, 2, 2))
     ("call", "error", "sentence"),
     [
         (lambda: KronTerms([]), ValueError, "terms: needs at least one term"),
-        (lambda: KronTerms(EYE), TypeError, "terms: must be a list of terms"),
+        (lambda: KronTerms(*[EYE]), TypeError, "terms: must be a list of terms"),
         (lambda: KronTerms([EYE]), TypeError, r"terms\[0\]: must be a list of matrices"),
         (lambda: KronTerms([[EYE], [EYE, EYE]]), ValueError, r"terms\[1\]: needs factors of"),
         (lambda: KronTerms([[EYE]], [1, 2]), ValueError, "weights: must be one number for each"),
-        (lambda: KronTerms([[EYE]], ["x"]), TypeError, r"weights\[0\]: must be a number"),
+        (lambda: KronTerms([[EYE]], *[["x"]]), TypeError, r"weights\[0\]: must be a number"),
         (lambda: KronTerms([[EYE]], [math.inf]), ValueError, r"weights\[0\]: must be finite"),
         (lambda: KronTerms([[STACK], [STACK[:2]]]), ValueError, "does not broadcast"),
         (lambda: KronTerms([[np.ones((2, 3))]]).solve(np.ones(2)), ValueError, "square factors"),
