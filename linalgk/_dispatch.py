@@ -1,8 +1,4 @@
-"""Records of primitives and public functions, and the choice of an implementation.
-
-A record drives dispatch, the tests (every op x kernel x dtype against its reference), the docs
-tables and `explain`.
-"""
+"""Records of primitives and public functions: they drive dispatch, tests, docs and `explain`."""
 
 import dataclasses
 import functools

@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -272,6 +273,8 @@ def test_what_is_not_definite_or_too_slow():
 
 
 EYE = np.eye(2)
+# what the types forbid
+COMPLEX: Any = 1j
 
 
 @pytest.mark.parametrize(
@@ -295,7 +298,7 @@ EYE = np.eye(2)
             r"factors\[0\]",
         ),
         (lambda: KronPlusDiagonal([EYE], np.ones(2)).solve(np.ones(3)), ValueError, "b: needs 2"),
-        (lambda: KronPlusDiagonal([EYE], np.ones(2)).solve(np.ones(2), *[1j]), ValueError, "shift: "),
+        (lambda: KronPlusDiagonal([EYE], np.ones(2)).solve(np.ones(2), COMPLEX), ValueError, "shift: "),
         (lambda: KronPlusDiagonal([EYE], np.ones(2)).logdet(0), ValueError, "n_matvecs: must be"),
     ],
 )  # fmt: skip

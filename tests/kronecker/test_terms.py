@@ -4,6 +4,7 @@ import copy
 import functools
 import math
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -429,6 +430,9 @@ def test_singular_sums():
 
 
 EYE = np.eye(2)
+# what the types forbid
+WRONG: Any = EYE
+WORD: Any = "x"
 STACK = np.ones((3, 2, 2))
 
 
@@ -436,11 +440,11 @@ STACK = np.ones((3, 2, 2))
     ("call", "error", "sentence"),
     [
         (lambda: KronTerms([]), ValueError, "terms: needs at least one term"),
-        (lambda: KronTerms(*[EYE]), TypeError, "terms: must be a list of terms"),
+        (lambda: KronTerms(WRONG), TypeError, "terms: must be a list of terms"),
         (lambda: KronTerms([EYE]), TypeError, r"terms\[0\]: must be a list of matrices"),
         (lambda: KronTerms([[EYE], [EYE, EYE]]), ValueError, r"terms\[1\]: needs factors of"),
         (lambda: KronTerms([[EYE]], [1, 2]), ValueError, "weights: must be one number for each"),
-        (lambda: KronTerms([[EYE]], *[["x"]]), TypeError, r"weights\[0\]: must be a number"),
+        (lambda: KronTerms([[EYE]], [WORD]), TypeError, r"weights\[0\]: must be a number"),
         (lambda: KronTerms([[EYE]], [math.inf]), ValueError, r"weights\[0\]: must be finite"),
         (lambda: KronTerms([[STACK], [STACK[:2]]]), ValueError, "does not broadcast"),
         (lambda: KronTerms([[np.ones((2, 3))]]).solve(np.ones(2)), ValueError, "square factors"),
