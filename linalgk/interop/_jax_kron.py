@@ -75,9 +75,8 @@ def _expanded(known: Any, arrays: Any, shift: Any) -> Any:
     ways, dshift = [a - fixed(a) for a in arrays], shift - at
     change = _perturbation.along(bases, at, ways, dshift)
     change = change + 0.5 * _perturbation.curvature(bases, at, ways, dshift, ways, dshift)
-    for x in arrays:
-        change = change + jnp.sum(guard_p.bind(x), axis=(-2, -1))
-    change = change + guard_p.bind(shift)
+    # all in one, because a derivative may be by one of them and then by another
+    change = change + jnp.sum(guard_p.bind(jnp.concatenate([*map(jnp.ravel, (*arrays, shift))])))
     # a singular member has infinite derivatives, and a value in spite of them
     change = jnp.where(jnp.isfinite(log), change, jnp.zeros_like(change))
     if jnp.iscomplexobj(sign):

@@ -335,13 +335,13 @@ def monarch_project(
     Examples
     --------
     >>> import numpy as np, linalgk as lk
-    >>> a = np.sin(np.outer(np.arange(16), np.arange(16)) / 20)
-    >>> m, info = lk.monarch_project(a, return_info=True)
+    >>> dft = np.exp(-2j * np.pi * np.outer(np.arange(16), np.arange(16)) / 16)
+    >>> m, info = lk.monarch_project(dft[:, np.arange(16).reshape(4, 4).T.ravel()], 4,
+    ...                              return_info=True)
     >>> m.shape, m.left.shape, m.right.shape
     ((16, 16), (4, 4, 4), (4, 4, 4))
-    >>> error = np.linalg.norm(m.toarray() - a) / np.linalg.norm(a)
-    >>> bool(abs(error - info.residual) < 1e-14), bool(error < 0.05)
-    (True, True)
+    >>> bool(info.residual < 1e-14)  # the first step of the fast Fourier transform
+    True
     """
     _validate.choice("method", method, METHODS)
     rank = _validate.integer("rank", rank, 1)

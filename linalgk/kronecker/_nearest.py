@@ -23,6 +23,7 @@ from linalgk.kronecker._rearranged import (
     Sparse,
     is_stream,
     of_operator,
+    on_host,
 )
 from linalgk.sketch import Philox
 from linalgk.typing import Array, AssumeA, OnFail
@@ -437,7 +438,7 @@ def _kind(given: Given, i: int, a: Rearranged, ask: Ask) -> tuple[str, bool]:
     told = ask.kind != "gen"
     # rounding where nothing was said, carelessness where it was
     allowed = math.sqrt(given.eps) if told else given.shape[0] * given.eps
-    flat = given.flat if given.sparse else given.flat[i, :, :]
+    flat = on_host(given.flat) if given.sparse else given.flat[i, :, :]
     near = _is_hermitian(flat, allowed * a.scale)
     return (ask.kind, near) if told else ("her" if near else "gen", True)
 

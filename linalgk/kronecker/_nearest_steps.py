@@ -250,13 +250,18 @@ def _several(a: Rearranged, ask: Ask) -> Found:
         if ask.kind != "gen":
             kinds = [_kind(f, ask.kind, a.dtype) for f in begin]
             begin = [_projected(f, sign) for f, sign in zip(begin, kinds, strict=True)]
-        begin = [np.abs(f) for f in begin] if a.least >= 0 else begin
         found = power_steps(a, shapes, h, begin, kinds, ask.max_iter)
         steps += found.sweeps
         # among equals the one that keeps signs
         if best is None or found.size >= best.size * (1 - EQUAL):
             best = found
     assert best is not None
+    if a.least >= 0:
+        # no worse, and sweeps keep it so
+        moduli = [np.abs(f) for f in best.factors]
+        plus = [1 for _ in shapes] if ask.kind != "gen" else None
+        best = power_steps(a, shapes, h, moduli, plus, ask.max_iter)
+        steps += best.sweeps
     root = a.scale ** (1 / len(shapes))
     left = a.device(product(best.factors[:h]).reshape(-1, 1))
     right = a.device(np.conj(product(best.factors[h:])).reshape(-1, 1) * best.size)

@@ -170,7 +170,8 @@ def between_root(inner: list[Any], w: Any, old: Any) -> Any:
     xp = _xp.namespace(w)
     y = inner[0]
     for block in inner[1:]:
-        right = xp.zeros((y.shape[0], block.shape[1]), dtype=y.dtype)
+        # a column of one times a row of the other
+        right = xp.zeros_like(y[:, :1] * block[:1, :])
         y = _of_blocks(xp, y, right, xp.matrix_transpose(right), block)
     one, two = kron(xp, y, w), kron(xp, y, old)
     return _of_blocks(xp, one, xp.zeros_like(one), xp.zeros_like(two), two)

@@ -266,15 +266,21 @@ class Sparse(Rearranged):
     def __init__(self, a: Any, left: Any, right: Any) -> None:
         super().__init__(left, right, _xp.dtype_name(a.data), a.data[:0])
         (p2, q2), (_, q1) = right, left
-        entries, xp = a.tocoo(), self.xp
-        rows, columns = (xp.astype(x, xp.int64) for x in (entries.row, entries.col))
+        # places are found on the host, once
+        entries = on_host(a).tocoo()
+        rows, columns = (x.astype(np.int64) for x in (entries.row, entries.col))
         places = (rows // p2) * q1 + columns // q2, (rows % p2) * q2 + columns % q2
-        self.least, top = extent(xp, entries.data)
+        self.least, top = extent(np, entries.data)
         self.least = min(self.least, 0.0)
         self.finite = math.isfinite(top)
         self.scale = scale_of(top)
+        import scipy.sparse
+
         # adds up what stands twice at one place
-        self.matrix = type(a)((entries.data * (1 / self.scale), places), shape=self.shape)
+        self.entries = scipy.sparse.csr_matrix(
+            (entries.data * (1 / self.scale), places), shape=self.shape
+        )
+        self.matrix = type(a)(self.entries) if hasattr(a, "get") else self.entries
 
     def matmat(self, x: Any) -> Any:
         self.passes += 1
@@ -285,7 +291,7 @@ class Sparse(Rearranged):
         return self.conj(self.matrix.T @ self.conj(y))
 
     def squares(self) -> float:
-        return _squares(self.xp, self.matrix.data)
+        return _squares(np, self.entries.data)
 
     def residual(self, term: Term | None) -> float | None:
         """Where the model has few entries, too."""
@@ -296,16 +302,20 @@ class Sparse(Rearranged):
             float(np.count_nonzero(u[:, t])) * float(np.count_nonzero(v[:, t]))
             for t in range(u.shape[1])
         )
-        if filled > max(_FILLED, 8 * self.matrix.nnz):
+        if filled > max(_FILLED, 8 * self.entries.nnz):
             return None
         import scipy.sparse
 
-        host = [_xp.to_numpy(x) for x in (self.matrix.data, self.matrix.indices)]
-        rest = scipy.sparse.csr_array((*host, _xp.to_numpy(self.matrix.indptr)), shape=self.shape)
+        rest = self.entries
         for t in range(u.shape[1]):
-            column, row = (scipy.sparse.csr_array(x) for x in (u[:, t : t + 1], v[None, :, t]))
+            column, row = (scipy.sparse.csr_matrix(x) for x in (u[:, t : t + 1], v[None, :, t]))
             rest = rest - column @ row.conj()
         return math.sqrt(_squares(np, rest.data))
+
+
+def on_host(a: Any) -> Any:
+    """SciPy's matrix of the same entries."""
+    return a.get() if hasattr(a, "get") and hasattr(a, "nnz") else a
 
 
 # --- Operators -----------------------------------------------------------------------------------

@@ -80,11 +80,8 @@ def test_several_factors_keep_the_structure():
         k = nearest_kron(a, shapes, assume_a=kind)
         assert all((f == f.T).all() for f in k.factors)
         assert min(np.linalg.eigvalsh(f)[0] for f in k.factors) > -1e-14
-    one, two = (np.abs(gaussian((6, 4), seed=i)) * (np.arange(4) % 2 == i) for i in (0, 1))
-    apart = np.kron(np.diag([1.0, 2, 0]), one) + np.kron(np.diag([0.0, 0, 1]), two)
-    for ones in ((1, 2), (2, 2), (1, 1)):
-        k = nearest_kron(np.kron(apart, np.ones(ones)), [(3, 3), (6, 4), ones])
-        assert min(f.min() for f in k.factors) >= 0
+    k = nearest_kron(np.abs(gaussian((24, 24))), shapes)
+    assert min(f.min() for f in k.factors) >= 0
     a = np.kron(np.kron(skew(3), symmetric(2)), skew(4)) + 0.01 * symmetric(24)
     k = nearest_kron(a, shapes, on_fail="warn")
     kinds = [1 if (f == f.T).all() else -1 if (f == -f.T).all() else 0 for f in k.factors]
