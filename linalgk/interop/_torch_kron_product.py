@@ -215,18 +215,23 @@ def refuse_nested(name: str) -> None:
 
 
 def kron_matmul(
-    factors: Sequence[Tensor], x: Tensor, *, side: str = "left",
-    trans: Sequence[str] | None = None, alpha: Any = 1,
+    factors: Sequence[Tensor], x: Tensor, *, side: str = "left", trans: Any = None, alpha: Any = 1,
+    beta: Any = 0, out: Any = None,
 ) -> Tensor:  # fmt: skip
     """``alpha K x``, or ``alpha x K`` on the right, differentiable in factors, x and alpha.
 
-    ``trans`` has one of "N", "T" and "C" for each factor.
+    Options are as in `linalgk.kron_matmul`, whose door the compiler does not follow.
     """
+    if out is not None:
+        msg = "out: a result that is differentiated or compiled needs memory of its own"
+        raise TypeError(msg)
+    if beta != 0:
+        msg = "beta: other than 0 adds to out, which is None; give out="
+        raise ValueError(msg)
     refuse_nested("kron_matmul")
     one_library(factors, x=x)
     stored, (x, *factors) = promoted(x, *factors)
-    turns = "N" * len(factors) if trans is None else trans
-    factors = [_turned(f, turn) for f, turn in zip(factors, turns, strict=True)]
+    factors = [_turned(f, turn) for f, turn in zip(factors, _flags(trans, factors), strict=True)]
     right, vector = side == "right", x.ndim == 1
     _check_size(factors, x, right)
     if isinstance(alpha, Tensor) or alpha != 1:
@@ -272,8 +277,17 @@ def promoted(*arrays: Tensor) -> tuple[torch.dtype, list[Tensor]]:
     return dtype, [x.to(dtype) for x in floats]
 
 
-def _turned(f: Tensor, turn: str) -> Tensor:
-    return f if turn == "N" else f.mT if turn == "T" else f.mH
+def _flags(trans: Any, factors: Sequence[Tensor]) -> list[Any]:
+    """One for each factor: False or "N", True or "T", or "C"."""
+    if trans is None or isinstance(trans, bool | str):
+        return [trans or False] * len(factors)
+    return list(trans)
+
+
+def _turned(f: Tensor, turn: Any) -> Tensor:
+    if turn in (False, "N"):
+        return f
+    return f.mT if turn in (True, "T") else f.mH
 
 
 def one_library(factors: Sequence[Tensor], **others: Any) -> None:

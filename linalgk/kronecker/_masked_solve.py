@@ -1,4 +1,22 @@
-"""Equations on the observed points of a grid: the missing values are filled in."""
+"""Equations on the observed points of a grid: the missing values are filled in.
+
+Steps to a residual of 1e-8 on 60 x 60 points, by which the ways here were chosen: conjugate
+gradients for the observed points without a preconditioner, and with ``P (K + s I)^-1 P^T``; for the
+missing points with none ("fill") and with ``s I + D K_mm D`` ("local"). Lengths are in units of the
+grid's side.
+
+=============================  =====  =====  ======  =====  ======
+kernel, missing                s      plain  P..P^T  fill   local
+=============================  =====  =====  ======  =====  ======
+RBF 0.2, 30 %                  1e-4   > 500  > 500      17      18
+RBF 0.2, 50 %                  1e-2     264    189      20      19
+RBF 0.05, 30 %                 1e-4   > 500  > 500      55      39
+Matern 1/2 0.2, 30 %           1e-4   > 500    349      74     357
+Matern 3/2 0.2, 50 %           1e-2     484    321      31      29
+RBF 0.05, a ninth in one hole  1e-2     493     46     141      36
+the same and 20 %              1e-2   > 500    239     233      45
+=============================  =====  =====  ======  =====  ======
+"""
 
 import math
 from typing import Any, NamedTuple

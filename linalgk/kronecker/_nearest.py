@@ -358,8 +358,7 @@ def _fits(ask: Ask, shape: tuple[int, int]) -> None:
 def _sizes(ask: Ask) -> tuple[int, int]:
     """The shape of the rearranged matrix."""
     h = middle(ask.shapes)
-    one, two = group(ask.shapes[:h]), group(ask.shapes[h:])
-    return math.prod(one), math.prod(two)
+    return math.prod(group(ask.shapes[:h])), math.prod(group(ask.shapes[h:]))
 
 
 def _chosen(ask: Ask, given: Given) -> tuple[Ask, str]:

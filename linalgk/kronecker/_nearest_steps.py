@@ -102,12 +102,12 @@ def _pairs(a: Rearranged, ask: Ask, k: int) -> Pairs:
             normals = normals + 1j * ask.seed.spawn(1).normal(n * k).reshape(k, n).T
         found = leading(a, k, _structure.start(a, k, normals), ask.max_iter)
         v, residual, steps = found.v, found.residual, found.steps
+    if not math.isfinite(residual):
+        raise NotFiniteError
     kinds = None
     if ask.kind != "gen":
         v, kinds = _structure.hermitian_pairs(a, v, k, (1,) if ask.kind == "pos" else (1, -1))
     positive = a.least >= 0 and k == 1
-    if not math.isfinite(residual):
-        raise NotFiniteError
     if positive:
         v = xp.abs(v)
     w = a.matmat(v)

@@ -53,15 +53,15 @@ def leading(a: Rearranged, k: int, start: Any, max_iter: int) -> Triplets:
         t = _grown(t, inner, r)
         u = added if u is None else _joined(xp, u, added)
         steps += 1
-        size = max(size, float(np.linalg.norm(r, 2)) if r.size else 0.0)
-        if not math.isfinite(size):
-            return Triplets(np.full(k, math.nan), v[:, :k], math.nan, steps)
+        size = max(size, float(np.linalg.norm(r)))
         rest: Any = np.zeros((0, 0))
         ended = added.shape[1] == 0
         if not ended:
             z, _ = _without(a, v, a.rmatmat(added))
             new, rest = _basis(a, z, least * size)
             ended = new.shape[1] == 0
+        if not (np.isfinite(t).all() and np.isfinite(rest).all()):
+            return Triplets(np.full(k, math.nan), v[:, :k], math.nan, steps)
         if ended or steps >= look or steps == max_iter:
             look = max(steps + 1, math.ceil(steps * _LOOKS))
             p, s, qh = np.linalg.svd(t, full_matrices=False)

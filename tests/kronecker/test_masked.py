@@ -184,6 +184,8 @@ def check_solution(A, factors, b, shift, tol, **options):
     error = np.linalg.norm(wide - exact) / np.linalg.norm(exact)
     least = np.linalg.eigvalsh(functools.reduce(np.kron, factors))[0] + shift
     assert error <= 1.01 * info.error_estimate + noise / least / np.linalg.norm(wide)
+    bound = info.residual * size / least / np.linalg.norm(wide)
+    assert abs(info.error_estimate - bound) <= 1e-3 * bound
     assert info.converged
     return x, info
 

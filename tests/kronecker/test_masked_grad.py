@@ -159,6 +159,18 @@ def test_real_factors_and_a_complex_right_hand_side(leaves):
     close(found, torch.autograd.grad((wanted.abs() ** 2).sum(), leaves))
 
 
+def test_factors_themselves_have_hermitian_gradients(leaves):
+    """The function is that of their Hermitian part."""
+    ell, s, r = (t.detach() for t in leaves)
+    factors = [f.requires_grad_() for f in factors_of(ell)]
+    A = lk.Kron(factors, assume_a="pos").masked(SEEN)
+    loss = (A.solve(r, shift=s, tol=1e-12) ** 3).sum() + A.logdet(shift=s).value
+    matrix = block(factors, s)
+    dense = (torch.linalg.solve(matrix, r) ** 3).sum() + torch.logdet(matrix)
+    wanted = torch.autograd.grad(dense, factors)
+    close(torch.autograd.grad(loss, factors), [0.5 * (g + g.mT) for g in wanted])
+
+
 def test_a_batch(leaves):
     ell, s, r = leaves
     many = ell[:, None, None] * torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)[:, None]

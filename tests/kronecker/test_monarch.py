@@ -134,6 +134,7 @@ def test_batches_broadcast():
     assert np.abs(plain @ x - plain.toarray() @ x).max() < 1e-12
 
 
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
 def test_products_in_every_library(xp, dtype):
     left, right = gaussian((3, 4, 2), dtype), gaussian((2, 3, 5), dtype, 1)
     x = gaussian((9, 3), dtype, 2)
@@ -289,6 +290,10 @@ def test_blocks_that_squares_cannot_resolve(shape, dtype):
         assert found.again is (rank == 3 and dtype != "float32")
         assert (rest - best <= found.loss + 4 * EPS[dtype] * s[:, 0]).all()
         assert (left[2] @ right[2] == 0).all()
+        xp = pytest.importorskip("array_api_strict")
+        one, two, again = _monarch_steps.truncated(xp.asarray(b), rank, "gram")
+        assert again.again is found.again
+        assert np.abs(np.asarray(one) @ np.asarray(two) - left @ right).max() < 100 * EPS[dtype]
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e170, 1e300])
@@ -382,6 +387,7 @@ def test_explanations():
         assert explain_monarch(*args, **kwargs).flops == 2 * (m.left.size + m.right.size)
         args, kwargs = _monarch.sample_project(size, rng=0)
         told = explain_monarch_project(*args, **kwargs)
+        assert explain_monarch_project(*args, method="svd").flops > told.flops
         assert told.method == monarch_project(*args, **kwargs, return_info=True)[1].method
     torch = pytest.importorskip("torch")
     with pytest.raises(TypeError, match="requires grad"):

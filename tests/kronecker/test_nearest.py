@@ -168,6 +168,16 @@ def test_hermitian_matrices_have_hermitian_factors(method, dtype):
         assert abs(error_of(a, k) - best) < 100 * EPS[dtype]
 
 
+@pytest.mark.parametrize("method", ["svd", "lanczos", "power"])
+def test_hermitian_factors_without_trace_or_sum(method):
+    """Nothing says what their signs should be but their largest entries."""
+    for x in (np.array([[0, 1j], [-1j, 0]]), np.diag([1.0, -1]), np.array([[1, 1j], [-1j, -1]])):
+        a = np.kron(symmetric(3, "complex128"), x)
+        k = nearest_kron(a, [(3, 3), (2, 2)], method=method)
+        assert all((f == adjoint(f)).all() for f in k.factors)
+        assert error_of(a, k) < 1e-14
+
+
 @pytest.mark.parametrize("method", ["svd", "lanczos"])
 def test_every_term_of_a_symmetric_matrix_is_of_one_kind(method):
     a = symmetric(30, seed=4)

@@ -86,6 +86,11 @@ def test_several_factors_keep_the_structure():
     k = nearest_kron(a, shapes, on_fail="warn")
     kinds = [1 if (f == f.T).all() else -1 if (f == -f.T).all() else 0 for f in k.factors]
     assert kinds == [-1, 1, -1]
+    # symmetric matrices see nothing of it
+    turn = np.array([[0.0, 1], [-1, 0]])
+    exact = np.kron(np.kron(turn, turn), np.eye(3))
+    k = nearest_kron(exact, [(2, 2), (2, 2), (3, 3)])
+    assert np.abs(k.toarray() - exact).max() < 1e-14
     h = nearest_kron(symmetric(24, "complex128"), shapes, on_fail="warn")
     assert all((f == adjoint(f)).all() for f in h.factors)
     assert nearest_kron(np.zeros((24, 24)), shapes).toarray().max() == 0
@@ -109,7 +114,7 @@ def test_sparse_matrices(form, shapes):
     assert (a.toarray() == before).all()
 
 
-def test_sparse_products_with_duplicates_and_zeros():
+def test_sparse_products_with_duplicates_and_zeros(monkeypatch):
     """Factors have the zeros of an exact product, so that a large one is compared exactly."""
     left, right = (
         scipy.sparse.random_array((n, n), density=4 / n, rng=np.random.default_rng(n))
@@ -123,6 +128,11 @@ def test_sparse_products_with_duplicates_and_zeros():
     assert info.residual < 1e-14
     assert (k.factors[0][left.toarray() == 0] == 0).all()
     assert twice.nnz == 2 * whole.nnz
+    # where the model has more entries than should be stored, norms have to do
+    monkeypatch.setattr(_rearranged, "_FILLED", 0)
+    a = scipy.sparse.random_array((40, 60), density=0.02, rng=np.random.default_rng(1))
+    k, info = nearest_kron(a, [(8, 6), (5, 10)], return_info=True)
+    assert abs(info.residual - error_of(a.toarray(), k)) < 1e-12
     hermitian = scipy.sparse.csr_array(symmetric(30, "complex128"))
     assert all((f == adjoint(f)).all() for f in nearest_kron(hermitian, TWO).factors)
 
@@ -226,6 +236,19 @@ def test_streams_that_cannot_be_read():
         nearest_kron([g], TWO, None, tol=0.1)
     with pytest.raises(ValueError, match="'svd' is for arrays"):
         nearest_kron([g], TWO, method="svd")
+    with pytest.raises(ValueError, match="at most 1 for method 'moments'"):
+        nearest_kron(iter([g]), TWO, 2)
+    with pytest.raises(ValueError, match="at most 25"):
+        nearest_kron([g], TWO, 26)
+    with pytest.raises(ValueError, match="must not be empty"):
+        nearest_kron([g[:, :0]], [(6, 6), (0, 0)])
+    late = [gaussian((6, 5), seed=i) for i in range(9)]
+    with pytest.raises(NotConvergedError):
+        nearest_kron(late, TWO, method="power", max_iter=1)
+    with pytest.raises(NonFiniteError, match="too large"):
+        nearest_kron([g, g * 1e200, g], TWO)
+    for method in ("moments", "power", "lanczos"):
+        assert nearest_kron([0 * g], TWO, method=method).toarray().max() == 0
     zero, info = nearest_kron(iter([0 * g]), TWO, return_info=True)
     assert zero.toarray().max() == info.residual == 0
 
@@ -262,7 +285,7 @@ def test_large_arrays_of_a_strict_library():
     assert abs(float(found.residual) - float(same.residual)) < 1e-13
 
 
-def test_bad_members_leave_the_others_alone():
+def test_bad_members_leave_the_others_alone(monkeypatch):
     a = gaussian((4, 30, 30))
     a[1, 3, 4] = np.nan
     a[2, 0, 0] = np.inf
@@ -280,6 +303,11 @@ def test_bad_members_leave_the_others_alone():
     operator = aslinearoperator(np.full((30, 30), np.nan))
     with pytest.raises(NonFiniteError):
         nearest_kron(operator, TWO)
+    monkeypatch.setattr(_rearranged, "_FORMED", 100)
+    late = np.where(np.arange(30) > 20, np.nan, gaussian((30, 30)))
+    for method, rank in (("lanczos", 1), ("lanczos", 2), ("power", 1)):
+        with pytest.raises(NonFiniteError):
+            nearest_kron(aslinearoperator(late), TWO, rank, method=method)
 
 
 def test_too_few_steps_are_a_failure():

@@ -241,6 +241,12 @@ def test_state():
     assert np.abs(host @ h - p @ h).max() < 1e-14
     assert np.abs(scipy.linalg.norm(host @ (host @ h) - host @ h)) < 1e-13
     assert (KronProjection(np.zeros((0, 30)), w) @ h == 0).all()
+    assert (p.shape, p.dtype, p.ndim) == ((35, 35), "float64", 2)
+    assert (p.matvec(h) == p @ h).all()
+    with pytest.raises(TypeError):
+        p @ "h"
+    with pytest.raises(TypeError):
+        "h" @ p
 
 
 def test_integers_and_mixed_dtypes():
@@ -291,6 +297,8 @@ def test_wrong_values():
     with pytest.raises(NonFiniteError, match="a: holds NaN"):
         KronProjection(a * np.nan, w)
     torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match="bfloat16 is too coarse"):
+        KronProjection(*(torch.ones(2, 2, dtype=torch.bfloat16) for _ in range(2)))
     with pytest.raises(TypeError, match="requires grad"):
         KronProjection(torch.ones(2, 4, requires_grad=True), torch.eye(2))
 
