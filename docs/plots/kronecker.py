@@ -8,7 +8,8 @@ import numpy as np
 
 import linalgk as lk
 
-example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "grid_gp.py"))
+# Sphinx runs this in the folder of this file, without a __file__.
+example = runpy.run_path(str(Path("../examples/grid_gp.py")))
 
 
 def gappy_picture(p=150):

@@ -6,7 +6,7 @@ one, kept beside the object and with the graph.
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,11 +95,10 @@ def _number(x: Tensor | None) -> Any:
     return None if x is None else entered(x)[..., 0, 0]
 
 
-def _scope(x: Tensor) -> Any:
-    stack = contextlib.ExitStack()
-    stack.enter_context(_lag.scope(x))
-    stack.enter_context(_config.blas_threads())
-    return stack
+@contextlib.contextmanager
+def _scope(x: Tensor) -> Iterator[None]:
+    with _lag.scope(x), _config.blas_threads():
+        yield
 
 
 def solve_run(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Kron(Functions):
-    """Kronecker product ``F_1 kron F_2 kron ... kron F_N``, known by its factors.
+    """Kronecker product of matrices, known by its factors.
 
     It stands in products with arrays of every library from both sides, is solved with, inverted and
     decomposed by its factors, and never formed but by `toarray`.
@@ -44,10 +44,9 @@ class Kron(Functions):
     ----------
     factors : tuple of arrays
     assume_a : tuple of str or None
-    shape : tuple of int
-        ``(P, Q)`` of one member: the products of all p_i and of all q_i.
-    batch : tuple of int
-        Batch axes of the factors together.
+    shape, batch : tuple of int, tuple of int
+        ``(P, Q)`` of one member, the products of all p_i and of all q_i; batch axes of the factors
+        together.
     dtype : dtype
 
     See Also

@@ -34,7 +34,7 @@ Which: TypeAlias = Literal["largest", "smallest"]
 
 
 class KronSum(Linear):
-    """Kronecker sum ``A_1 (+) A_2 (+) ... (+) A_d``, known by its factors.
+    """Kronecker sum of square matrices, known by its factors.
 
     ``sum_i I kron ... kron A_i kron ... kron I``: a matrix of order ``n_1 n_2 ... n_d`` that acts
     on tensors of d modes, each factor on its mode. Laplacians of grids are such sums, and for d = 2
@@ -52,10 +52,8 @@ class KronSum(Linear):
     ----------
     factors : tuple of arrays
     assume_a : tuple of str or None
-    shape : tuple of int
-        ``(n, n)`` of one member, ``n = n_1 n_2 ... n_d``.
-    batch : tuple of int
-        Batch axes of the factors together.
+    shape, batch : tuple of int, tuple of int
+        ``(n, n)`` of one member, ``n = n_1 n_2 ... n_d``; batch axes of the factors together.
     dtype : dtype
 
     See Also

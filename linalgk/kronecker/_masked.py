@@ -46,10 +46,8 @@ class Masked(Linear):
     mask : NumPy array of bool, shape (p_1, ..., p_N)
     n : int
         Observed points.
-    shape : tuple of int
-        ``(n, n)`` of one member.
-    batch : tuple of int
-        Batch axes of the factors together.
+    shape, batch : tuple of int, tuple of int
+        ``(n, n)`` of one member; batch axes of the factors together.
     dtype : dtype
 
     See Also

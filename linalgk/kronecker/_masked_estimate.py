@@ -11,7 +11,7 @@ from linalgk._members import adjoint
 from linalgk.errors import NotConvergedError
 from linalgk.kronecker import _derivative
 from linalgk.kronecker._door import Entered
-from linalgk.kronecker._masked_grid import Grid, Seats, gather, scatter
+from linalgk.kronecker._masked_grid import Grid, Seats, gather, indices, scatter
 from linalgk.kronecker._masked_solve import solve_missing
 from linalgk.kronecker._modes import outer, times
 from linalgk.randomized import Estimate, RandomInfo, estimate_quad_form
@@ -162,8 +162,7 @@ def block(arrays: Sequence[Any], points: Seats, sizes: Sequence[int]) -> Any:
         return _entries(arrays, points, sizes)
     found: Any = None
     for a, index in zip(arrays, np.unravel_index(points.points, tuple(sizes)), strict=True):
-        xp = _xp.namespace(a)
-        index = _xp.from_numpy(index, xp, like=a)
+        xp, index = _xp.namespace(a), indices(index, a)
         part = xp.take(xp.take(a, index, axis=-2), index, axis=-1)
         found = part if found is None else found * part
     return found

@@ -24,10 +24,16 @@ def seats(chosen: Any, like: Any) -> Seats:
     points = np.flatnonzero(chosen)
     back = np.full(chosen.size, len(points), np.int64)
     back[points] = np.arange(len(points))
-    if isinstance(like, np.ndarray):
-        return Seats(points, points, back)
+    return Seats(points, *(indices(x, like) for x in (points, back)))
+
+
+def indices(x: Any, like: Any) -> Any:
+    """A NumPy array of integers as what arrays like this one are indexed by."""
     xp = _xp.namespace(like)
-    return Seats(points, *(_xp.from_numpy(x, xp, like=like) for x in (points, back)))
+    # JAX takes NumPy's; its own would not outlive the trace that they are made in
+    if xp is np or xp.__name__.startswith("jax"):
+        return x
+    return _xp.from_numpy(x, xp, like=like)
 
 
 def scatter(x: Any, where: Seats) -> Any:

@@ -67,7 +67,7 @@ class Monarch(Linear):
     ----------
     .. [1] T. Dao, B. Chen, N. S. Sohoni, A. Desai, M. Poli, J. Grogan, A. Liu, A. Rao, A. Rudra,
        C. Re, "Monarch: expressive structured matrices for efficient and accurate training",
-       ICML 2022, arXiv:2204.00595, section 3.1.
+       ICML 2022, arXiv:2204.00595.
 
     Examples
     --------
@@ -330,7 +330,7 @@ def monarch_project(
     References
     ----------
     .. [1] T. Dao et al., "Monarch: expressive structured matrices for efficient and accurate
-       training", ICML 2022, arXiv:2204.00595, algorithm 1 and theorem 1.
+       training", ICML 2022, arXiv:2204.00595.
 
     Examples
     --------

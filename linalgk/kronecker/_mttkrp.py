@@ -92,7 +92,7 @@ def mttkrp(
     of size q, has several modes, and a few blocks.
 
     To first order ``|error| <= (n_0 ... n_(d-1) / n_n + d) u Y(|x|, |A|)``, where u is the unit
-    roundoff and Y(|x|, |A|) the same sum over absolute values; blocked sums have much less.
+    roundoff and ``Y(|x|, |A|)`` the same sum over absolute values; blocked sums have much less.
 
     References
     ----------

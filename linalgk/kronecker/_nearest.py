@@ -152,9 +152,10 @@ def nearest_kron(
 
     ``svd``: of a copy of ``R(A)`` by LAPACK. ``lanczos``: block Golub-Kahan process, as many
     vectors in a block as terms, all kept orthogonal; ``4 M N rank`` flops a step and no copy: ``A``
-    is read in place, through strided views, sparse matrices with their entries only. An operator
-    of up to 2^24 entries is multiplied by the identity once, a larger one in each product,
-    q_2 columns at a time. ``power``: power steps, which keep two vectors only.
+    is read in place, through strided views, sparse matrices with their entries only. It ends at
+    ``error_estimate <= 16 eps``, or after 32 steps when the error falls no more. An operator of
+    up to 2^24 entries is multiplied by the identity once, a larger one in each product, q_2
+    columns at a time. ``power``: power steps, which keep two vectors only.
 
     ``als``, of more than two factors: the best two groups of factors, the best two parts of each
     and so on (a hierarchical truncated decomposition), then each factor in turn the best one for
@@ -163,8 +164,8 @@ def nearest_kron(
 
     Of a stream ``R(A) vec(X) = vec(sum G X G^H)``, so that each product is one pass, and the first
     power step from identities is ``moments``: ``L = sum G G^H``, ``R = sum G^T conj(G)``, divided
-    by ``sum ||G||^2``. Those are Shampoo's factors, exact where the sum is a Kronecker product
-    [3]_; ``lanczos`` and ``power`` go on to the nearest one.
+    by ``sum ||G||^2``. L and R are what Shampoo collects, exact where the sum is a Kronecker
+    product [3]_; ``lanczos`` and ``power`` go on to the nearest one.
 
     Symmetric, positive semidefinite and nonnegative matrices have nearest products (one term) of
     such factors [1]_, which is what is returned, to rounding (nonnegative: exactly), also where
@@ -173,11 +174,11 @@ def nearest_kron(
     References
     ----------
     .. [1] C. F. Van Loan, N. Pitsianis, "Approximation with Kronecker products", in *Linear Algebra
-       for Large Scale and Real-Time Applications*, Kluwer, 1993: (3) and theorems 5 to 9.
+       for Large Scale and Real-Time Applications*, 1993, doi:10.1007/978-94-015-8196-7_17.
     .. [2] L. De Lathauwer, B. De Moor, J. Vandewalle, "On the best rank-1 and rank-(R1,...,RN)
        approximation of higher-order tensors", SIAM J. Matrix Anal. Appl. 21 (2000).
     .. [3] D. Morwani, I. Shapira, N. Vyas, E. Malach, S. Kakade, L. Janson, "A new perspective on
-       Shampoo's preconditioner", arXiv:2406.17748 (2024).
+       Shampoo's preconditioner", ICLR 2025, arXiv:2406.17748.
 
     Examples
     --------

@@ -50,9 +50,8 @@ class KronProjection:
     ----------
     w : array, shape (n1, k1)
         As it is now.
-    shape : tuple of int
+    shape, dtype : tuple of int, dtype
         Of the projection: ``(k1 n2, k1 n2)``.
-    dtype : dtype
     drift : float
         Of the last product: relative error that it had in front of refinement.
     refreshes : int
@@ -89,17 +88,19 @@ class KronProjection:
     ``2 r n2 << m``. With ``form="root"`` the change of ``A (W kron W) A^H`` has rank ``2 r n2``
     as well. Updates are only written down; the next product does the work.
 
-    Each product is refined with B itself, ``p <- p + B^H (B B^H)^-1 B (h - p)``, which measures
-    the error of what came before. As long as that converges the result is as accurate as that of
-    a new factorization, ``||error|| <= c eps cond(B) ||h||``, however many updates there were.
-    Where it does not, B is factored anew: by Cholesky of ``B B^H``, and by QR of ``B^H`` where
-    ``eps cond(B)^2 > 10^-3``, up to ``cond(B)`` near ``1/eps``.
+    Each product is refined with B itself, ``p <- p + B^H (B B^H)^-1 B (h - p)`` [2]_, which
+    measures the error of what came before. As long as that converges the result is as accurate as
+    that of a new factorization, ``||error|| <= c eps cond(B) ||h||``, however many updates there
+    were. Where it does not, B is factored anew: by Cholesky of ``B B^H``, and by QR of ``B^H``
+    where ``eps cond(B)^2 > 10^-3``, up to ``cond(B)`` near ``1/eps``.
 
     References
     ----------
-    .. [1] Z. Song, X. Yang, Y. Yang, T. Zhou, "Faster algorithm for structured John ellipsoid
-       computation" and the same authors' work on dynamic Kronecker product maintenance (2022);
-       here without sketches.
+    .. [1] B. Huang, S. Jiang, Z. Song, R. Tao, R. Zhang, "Solving SDP faster: a robust IPM
+       framework and efficient implementation", arXiv:2101.08208: lazy updates of the
+       inverse for ``A (W kron W) A^T``.
+    .. [2] N. J. Higham, *Accuracy and Stability of Numerical Algorithms*, SIAM, 2002, chapter 20:
+       refinement of the normal equations.
 
     Examples
     --------

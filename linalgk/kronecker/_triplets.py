@@ -18,8 +18,8 @@ from linalgk.kronecker._rearranged import Rearranged
 _LOOKS = 1.25
 # Relative difference of singular values that count as equal.
 EQUAL = 1e-10
-# Residual that is aimed at, in units of eps s_1.
-_AIM = 16.0
+# Residual that is aimed at, in units of eps s_1, and steps after which less will do.
+_AIM, _PATIENCE = 16.0, 32
 
 
 class Triplets(NamedTuple):
@@ -43,7 +43,7 @@ def leading(a: Rearranged, k: int, start: Any, max_iter: int) -> Triplets:
     least = rounding(a)
     new, _ = _basis(a, start[:, :k], 0.0)
     v, u, t = new, None, np.zeros((0, 0))
-    steps, look, size = 0, 2, 0.0
+    steps, look, size, before = 0, 2, 0.0, 0.0
     while True:
         w = a.matmat(new)
         inner = None
@@ -70,7 +70,11 @@ def leading(a: Rearranged, k: int, start: Any, max_iter: int) -> Triplets:
             if not ended:
                 outside = rest @ p[-rest.shape[1] :, : min(k, len(s))]
                 worst = float(np.linalg.norm(outside, axis=0).max()) / (size or 1.0)
-            enough = len(s) >= k and worst <= _AIM * eps
+            # vectors of values that are close take long, and the sum of squares needs them little
+            total = float(np.sum(s[:k] ** 2))
+            settled = total - before <= eps * total and worst <= 0.1 * math.sqrt(eps)
+            before = total
+            enough = len(s) >= k and (worst <= _AIM * eps or (steps >= _PATIENCE and settled))
             if ended or enough or steps == max_iter:
                 # beyond the rank there is rounding only
                 s = s[: int(np.sum(s > least * size))]

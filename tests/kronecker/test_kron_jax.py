@@ -117,7 +117,7 @@ def test_plain_functions_of_derivatives_are_traced_too():
 def test_known_arrays_beside_traced_ones():
     a, b, x = draw(3, 2), draw(2, 3), draw(6, 2)
     found = jax.vmap(lambda a: kron_matmul([a, b], x))(jnp.stack([a, 2 * a]))
-    close(found, [kron_matmul([a, b], x), kron_matmul([2 * a, b], x)])
+    close(found, jnp.stack([kron_matmul([a, b], x), kron_matmul([2 * a, b], x)]))
     c = made(draw(2, 2), "pos")
     found = jax.grad(lambda b: Kron([c, np.eye(3) + c[0, 0]], assume_a="pos").solve(b).sum())(x)
     close(found, np.linalg.solve(dense([c, np.eye(3) + c[0, 0]]), np.ones((6, 2))))

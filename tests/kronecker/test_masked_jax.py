@@ -130,6 +130,9 @@ def test_values_as_outside_of_a_trace():
     plain = A.solve(r, shift=0.1)
     close(jax.jit(lambda B, b: B.solve(b, shift=0.1))(A, r), plain, 1e-7)
     close(jax.jit(lambda B, b: B.solve(b, shift=0.1))(A, jnp.stack([r, r], 1))[:, 0], plain, 1e-7)
+    close(jax.jit(lambda v: A @ v)(r), A @ r)
+    close(jax.jit(jax.grad(lambda v: jnp.sum((A @ v) ** 2)))(r), 2 * (A @ (A @ r)))
+    close(jax.jit(lambda B: (B.toarray(), B.diagonal()))(A), (A.toarray(), A.diagonal()))
     leaves, tree = jax.tree.flatten(A)
     assert jax.tree.unflatten(tree, leaves) == A
     close(jax.jit(lambda B: B.embed(B.restrict(jnp.ones(42))))(A), A.embed(jnp.ones(N)))

@@ -22,8 +22,9 @@ def draw(rng, *shape, dtype="float64"):
 
 def factors(rng, kind, batches, dtype):
     fs = [draw(rng, *b, n, n, dtype=dtype) for b, n in zip(batches, SIZES, strict=True)]
-    if kind == "her":
-        return [f + np.conj(f.swapaxes(-1, -2)) for f in fs]
+    if kind in ("her", "mixed"):
+        hermitian = [f + np.conj(f.swapaxes(-1, -2)) for f in fs]
+        return hermitian if kind == "her" else [fs[0], hermitian[1], fs[2]]
     if kind == "jordan":
         return [0 * f + np.triu(np.ones(f.shape)) for f in fs]
     return fs
@@ -48,7 +49,7 @@ def pairing(ms, t, ways, ds):
     return total if ds is None else total + np.sum(t * ds)
 
 
-@pytest.mark.parametrize("kind", ["her", "gen", "jordan"])
+@pytest.mark.parametrize("kind", ["her", "gen", "mixed", "jordan"])
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("shifted", [False, True])
 def test_derivatives_of_determinants(rng, kind, dtype, shifted):
@@ -125,7 +126,7 @@ def test_nothing():
     assert t == 0
 
 
-@pytest.mark.parametrize("kind", ["her", "gen", "jordan", "wild"])
+@pytest.mark.parametrize("kind", ["her", "gen", "mixed", "jordan", "wild"])
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("batches", [[(), (), ()], [(2,), (), (1,)]])
 def test_adjoints_of_what_was_factored(rng, monkeypatch, kind, dtype, batches):
