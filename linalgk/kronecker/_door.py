@@ -32,6 +32,16 @@ class Entered(NamedTuple):
         return y.astype(self.like.dtype) if isinstance(y, np.ndarray) else _cast(y, self.like)
 
 
+def compiled() -> Any:
+    """PyTorch's face of this room where its compiler looks, which does not follow our doors."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.compiler.is_compiling():
+        return None
+    from linalgk.interop import _torch_kron
+
+    return _torch_kron
+
+
 def matrices(name: str, items: Any, *, least: int = 1) -> list[Any]:
     """A list of arrays of shape (..., p, q), as they are."""
     if _xp.face(items) is not None or isinstance(items, str | bytes):

@@ -29,9 +29,17 @@ class Factors(Linear):
         self, factors: Sequence[Array], *,
         assume_a: AssumeA | Sequence[AssumeA | None] | None = None,
     ) -> None:  # fmt: skip
-        self.factors: tuple[Any, ...] = tuple(_door.matrices("factors", factors))
-        self.assume_a: tuple[AssumeA | None, ...] = kinds_of(assume_a, len(self.factors))
         self._cache: dict[Any, Any] = {}
+        self.factors: tuple[Any, ...]
+        self.assume_a: tuple[AssumeA | None, ...]
+        if _door.compiled() is not None:
+            self.factors = tuple(factors)
+            one = assume_a is None or isinstance(assume_a, str)
+            kinds: Any = [assume_a] * len(self.factors) if one else assume_a
+            self.assume_a = tuple(kinds)
+            return
+        self.factors = tuple(_door.matrices("factors", factors))
+        self.assume_a = kinds_of(assume_a, len(self.factors))
         families = [_xp.face(f).family for f in self.factors]  # type: ignore[union-attr]
         if len(set(families)) > 1:
             msg = f"factors: must be of one library, got {', '.join(families)}; convert some"
@@ -223,6 +231,9 @@ class Factors(Linear):
         return type(self)([f @ g for f, g in zip(self.factors, other.factors, strict=True)])
 
     def _product(self, x: Any, side: str) -> Any:
+        face = _door.compiled()
+        if face is not None:
+            return face.matmul(self, x, side)
         if _xp.face(x) is None and type(x).__module__.startswith("linalgk."):
             return NotImplemented
         x = _xp.as_array("x", x)

@@ -117,7 +117,7 @@ class Linear(ABC):
 
     def matmat(self, x: Any) -> Any:
         """``K x``."""
-        return self @ x
+        return self.__matmul__(x)
 
     matvec = dot = matmat
 

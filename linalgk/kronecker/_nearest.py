@@ -358,8 +358,8 @@ def _fits(ask: Ask, shape: tuple[int, int]) -> None:
 
 def _sizes(ask: Ask) -> tuple[int, int]:
     """The shape of the rearranged matrix."""
-    h = middle(ask.shapes)
-    return math.prod(group(ask.shapes[:h])), math.prod(group(ask.shapes[h:]))
+    sizes, h = [p * q for p, q in ask.shapes], middle(ask.shapes)
+    return math.prod(sizes[:h]), math.prod(sizes[h:])
 
 
 def _chosen(ask: Ask, given: Given) -> tuple[Ask, str]:
@@ -490,10 +490,8 @@ def _of_stream(source: Any, ask: Ask, policy: str, return_info: bool, rank: Any)
     assert face is not None
     kind = "her" if ask.kind == "her" else "pos"
     found = _solved(a, ask._replace(method=method, kind=kind))
-    wrong: dict[type[Any], list[int]] = {}
-    if found is None:
-        wrong[NonFiniteError] = [0]
-    elif found.residual > math.sqrt(a.eps):
+    wrong: dict[type[Any], list[int]] = {NonFiniteError: [0]} if found is None else {}
+    if found is not None and found.residual > math.sqrt(a.eps):
         wrong[NotConvergedError] = [0]
     given = Given(gradients.like, face, a.like[:1, ...], (), (m, n), a.dtype, a.eps, sparse=False)
     return _answer(given, ask, [found], wrong, True, policy, return_info, rank)

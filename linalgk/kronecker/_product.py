@@ -109,6 +109,12 @@ def kron_matmul(
     >>> lk.kron_matmul([a, b], np.ones((3, 2)), side="right").shape
     (3, 4)
     """
+    face = _door.compiled()
+    if face is not None:
+        return cast(
+            ArrayT,
+            face.kron_matmul(factors, x, side=side, trans=trans, alpha=alpha, beta=beta, out=out),
+        )
     _validate.choice("side", side, SIDES)
     given = _door.matrices("factors", factors)
     like: Any = _xp.as_array("x", x)

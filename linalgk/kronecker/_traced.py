@@ -10,7 +10,7 @@ import numpy as np
 from linalgk import _xp
 from linalgk._members import adjoint
 from linalgk.kronecker import _modes
-from linalgk.kronecker._determinant import of_eigenvalues, of_powers
+from linalgk.kronecker._determinant import of_powers
 
 
 def _face() -> Any:
@@ -164,14 +164,9 @@ def slogdet(f: Any, shift: Any) -> tuple[Any, Any]:
         pairs = [xp.linalg.slogdet(a) for a in arrays]
         sign, log = of_powers(pairs, [f.size // max(p, 1) for p in f.sizes])
     else:
-        values = []
-        for a, kind in zip(arrays, kinds, strict=True):
-            w = xp.linalg.eigvals(a) if kind == "gen" else xp.linalg.eigvalsh(a)
-            values.append(w)
-            if kind == "pos" and a.shape[-1]:
+        sign, log, values = _face().slogdet(arrays, kinds, shift)
+        for w, kind in zip(values, kinds, strict=True):
+            if kind == "pos" and w.shape[-1]:
                 nan = nan + _not_positive(f, w)
-        d = _modes.plus(_modes.outer(values), shift)
-        real = not f.is_complex and not _modes.is_complex(shift)
-        sign, log = of_eigenvalues(d, real=real)
         sign = xp.astype(sign, f.arrays[0].dtype) if f.is_complex else sign
     return sign + xp.astype(xp.asarray(nan), sign.dtype), log + nan

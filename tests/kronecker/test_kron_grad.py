@@ -1,5 +1,7 @@
 """Derivatives of products by hand: dense directional derivatives, the adjoint identity, batches."""
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -312,6 +314,9 @@ def test_every_library(xp, rng, dtype):
 
 # ---- what is wrong ----
 
+# what the types forbid
+WRONG: Any = "up"
+
 
 @pytest.mark.parametrize(
     ("call", "error", "text"),
@@ -320,7 +325,7 @@ def test_every_library(xp, rng, dtype):
         (lambda f, x: kron_matmul_vjp(f[0], x, x), TypeError, "factors: must be a list"),
         (lambda f, x: kron_matmul_vjp(f, x[:-1], x), ValueError, r"needs 2 \* 3 = 6 rows, got 5"),
         (lambda f, x: kron_matmul_vjp(f, x, x[:, :1]), ValueError, r"g: must have the shape"),
-        (lambda f, x: kron_matmul_vjp(f, x, x, side="up"), ValueError, "side: must be one of"),
+        (lambda f, x: kron_matmul_vjp(f, x, x, side=WRONG), ValueError, "side: must be one of"),
         (lambda f, x: kron_matmul_vjp(f, x, x, trans=[True]), ValueError, "trans: must be one"),
         (lambda f, x: kron_matmul_jvp(f, x, f[:1], x), ValueError, "dfactors: must have one"),
         (lambda f, x: kron_matmul_jvp(f, x, f[::-1], x), ValueError, r"dfactors\[0\]: must have"),

@@ -298,7 +298,7 @@ COMPLEX: Any = 1j
             r"factors\[0\]",
         ),
         (lambda: KronPlusDiagonal([EYE], np.ones(2)).solve(np.ones(3)), ValueError, "b: needs 2"),
-        (lambda: KronPlusDiagonal([EYE], np.ones(2)).solve(np.ones(2), COMPLEX), ValueError, "shift: "),
+        (lambda: KronPlusDiagonal([EYE], EYE[0]).solve(EYE[0], COMPLEX), ValueError, "shift: "),
         (lambda: KronPlusDiagonal([EYE], np.ones(2)).logdet(0), ValueError, "n_matvecs: must be"),
     ],
 )  # fmt: skip
