@@ -142,6 +142,8 @@ def _strip(builder, context, kind, wide, a, row_step, k_step, b, b_step, k, c, c
     vectors, masked = shape
     intp = k.type
     rows = ROWS // 2 if wide else ROWS
+    # wide strips are for few rows only
+    flat = vectors > VECTORS
 
     def call(builder, r, i):
         function = _tile_function(builder.module, context, kind, r, vectors, masked, wide)
@@ -149,17 +151,40 @@ def _strip(builder, context, kind, wide, a, row_step, k_step, b, b_step, k, c, c
         target = builder.gep(c, [builder.mul(i, c_step)])
         builder.call(function, [first, row_step, k_step, b, b_step, k, target, c_step, n])
 
-    whole = builder.and_(m, intp(-rows))
-    with cgutils.for_range_slice(builder, intp(0), whole, intp(rows), intp) as (i, _):
-        call(builder, rows, i)
+    zero = intp(0)
+    # of narrow strips twice the rows are in flight
+    most = 2 * rows if vectors == 1 else rows
+    at = builder.and_(m, intp(-most))
     rest = builder.and_(m, intp(rows - 1))
+    if vectors == VECTORS:
+        # one to three rows alone would wait for each other: they share with the block before
+        few = builder.and_(
+            builder.icmp_signed(">", rest, zero), builder.icmp_signed("<", rest, intp(rows // 2))
+        )
+        few = builder.and_(few, builder.icmp_signed(">", at, zero))
+        taken = builder.select(few, intp(rows), zero)
+        at, rest = builder.sub(at, taken), builder.add(rest, taken)
+    if not flat:
+        with cgutils.for_range_slice(builder, zero, at, intp(most), intp) as (i, _):
+            call(builder, most, i)
+    if vectors == 1:
+        half = builder.and_(m, intp(rows))
+        with builder.if_then(builder.icmp_signed("!=", half, zero)):
+            call(builder, rows, at)
+        at = builder.add(at, half)
     done = builder.append_basic_block("done")
     switch = builder.switch(rest, done)
-    for r in range(1, rows):
+    ends = [(r, (r,)) for r in range(1, rows // 2 + 1 if flat else rows)]
+    if vectors == VECTORS:
+        ends += [(rows + r, ((rows + r + 1) // 2, (rows + r) // 2)) for r in range(1, rows // 2)]
+    for r, parts in ends:
         block = builder.append_basic_block(f"rest{r}")
         switch.add_case(intp(r), block)
         builder.position_at_end(block)
-        call(builder, r, whole)
+        place = at
+        for part in parts:
+            call(builder, part, place)
+            place = builder.add(place, intp(part))
         builder.branch(done)
     builder.position_at_end(done)
 
@@ -179,8 +204,17 @@ def _emit_product(context, builder, kind, wide, args):
             builder.gep(c, [j]), c_step, m, shape, count,
         )  # fmt: skip
 
-    whole = builder.and_(n, intp(-step))
-    with cgutils.for_range_slice(builder, intp(0), whole, intp(step), intp) as (j, _):
+    whole, begin = builder.and_(n, intp(-step)), intp(0)
+    if not wide:
+        # few rows of twice the vectors are as many sums in flight
+        flat = builder.and_(
+            builder.icmp_signed("<=", m, intp(ROWS // 2)),
+            builder.icmp_signed("==", panel, intp(0)),
+        )
+        begin = builder.select(flat, builder.and_(n, intp(-2 * step)), begin)
+        with cgutils.for_range_slice(builder, intp(0), begin, intp(2 * step), intp) as (j, _):
+            strip(j, (2 * VECTORS, False), n)
+    with cgutils.for_range_slice(builder, begin, whole, intp(step), intp) as (j, _):
         strip(j, (VECTORS, False), n)
     rest = builder.sub(n, whole)
     full = builder.icmp_signed(">=", rest, intp(lanes))

@@ -110,18 +110,23 @@ def _sweep(like, table, plan, x, y, temporary, factors, tile, row0, row1, start,
 # --- The plan -------------------------------------------------------------------------------------
 
 # Bytes of both buffers of a tile: half of a second-level cache; of rows that a thread keeps to
-# itself; of a run of numbers that memory delivers well; numbers of a product that one thread does.
-TILE, ROW, RUN, ALONE = 1 << 19, 1 << 22, 512, 1 << 15
+# itself; of a run of numbers that memory delivers well.
+TILE, ROW, RUN = 1 << 19, 1 << 22, 512
+# Cycles of a product that one thread does: to wake a second one takes some 40 us, and what passes
+# from pass to pass changes caches with it.
+ALONE, SHARED = 4e5, 2.5e6
 # Factors that become one have at most that many rows.
 MERGED = 64
 LANES = {4: BYTES // 4, 8: BYTES // 8}
 
 
 def _cost(p: int, q: int, lanes: int, last: bool) -> float:
-    """Cycles for one vector of data that a mode takes in: measured shape, two units assumed."""
-    fill = lanes * math.ceil(p / lanes) / p if last else ROWS * math.ceil(p / ROWS) / p
-    slack = fill if last else min(fill, 1.0 + (fill - 1.0) / 2)
-    return 0.5 * p * slack + 1.0 + p / q
+    """Cycles for one vector of data that a mode takes in, as measured in cache (AVX-512)."""
+    if not last:
+        return 2.0 + 0.5 * p + p / q
+    pairs, rest = divmod(p, VECTORS * lanes)
+    vectors = VECTORS * pairs + -(-rest // lanes)
+    return 3.0 + 0.5 * lanes * vectors * q / p + p / q
 
 
 @functools.lru_cache(maxsize=1024)
@@ -161,6 +166,7 @@ class Plan(NamedTuple):
     tile: int  # bytes of a buffer
     temporary: int  # bytes of an intermediate result, 0 if none is needed
     packed: int  # reals of a packed set of factors
+    threads: int
     operations: float
 
 
@@ -193,7 +199,7 @@ def planned(
 ) -> Plan:  # fmt: skip
     """For factors (p, q), b members of numbers with ``inner`` of them behind the last mode."""
     each, lanes = e * size, LANES[size]
-    merged = merging(shapes, lanes // e, inner == 1)
+    merged = merging(shapes, max(lanes // e, 1), inner == 1)
     ends = list(itertools.accumulate(merged))
     modes = [
         tuple(math.prod(s[i] for s in shapes[end - n : end]) for i in (0, 1))
@@ -208,6 +214,9 @@ def planned(
     groups.sort(key=lambda g: _urgency(_shape(modes[slice(*g)]), g[0]))
     now = [q for _, q in modes]
     final = inner * math.prod(p for p, _ in modes)
+    cycles = _cycles(modes, b * inner * e / lanes, lanes, inner == 1)
+    if cycles < (SHARED if len(groups) > 1 and not by_row else ALONE):
+        threads = 1
     table, kinds, offset, tile, temporary, operations = [], [], 0, 0, 0, 0.0
     sizes = [inner * math.prod(now)]
     for start, stop in groups:
@@ -261,8 +270,18 @@ def planned(
     whole.flags.writeable = False
     rows = (sets if sets > 1 else b) if by_row else 0
     return Plan(
-        merged, tuple(kinds), whole, rows, tile, temporary, offset, operations * max(rows, 1)
-    )
+        merged, tuple(kinds), whole, rows, tile, temporary, offset, threads,
+        operations * max(rows, 1),
+    )  # fmt: skip
+
+
+def _cycles(modes, count, lanes, bare):
+    """Of all modes, for so many vectors of each entry of the data."""
+    size, total = count * math.prod(q for _, q in modes), 0.0
+    for i, (p, q) in enumerate(modes):
+        total += size * _cost(p, q, lanes, bare and i == len(modes) - 1)
+        size *= p / q
+    return total
 
 
 def _shape(modes):
@@ -321,15 +340,14 @@ def kron_matmul(x, factors, threads=1, out=None):
     y = out
     if y is None:
         y = np.empty((b, math.prod(s[0] for s in shapes), a), dtype)
-    if 1 < sets < threads and b * x.shape[1] * a > ALONE:
+    if 1 < sets < threads:
         per = b // sets
         for i in range(sets):
             part = slice(i * per, (i + 1) * per)
             kron_matmul(x[part], tuple(f[i : i + 1] for f in factors), threads, y[part])
         return y
-    if b * x.shape[1] * a * shapes[0][0] < ALONE:
-        threads = 1
     plan = planned(shapes, b, sets, a, e, size, threads)
+    threads = plan.threads
     flat = _packed(plan, factors, dtype)
     like, rows = _like(dtype), max(plan.rows, 1)
     per_set = 1 if sets > 1 else max(rows, 1)

@@ -95,8 +95,8 @@ def test_larger_products_against_modes_in_higher_precision(sizes, rows, dtype, r
 
 def test_every_way_through_the_kernel(rng, monkeypatch):
     """Small caches make many passes, blocks of numbers and intermediate results of small data."""
-    for limits in [(2048, 1 << 22, 64, 0), (4096, 2000, 128, 0), (1024, 100, 64, 0)]:
-        for name, value in zip(("TILE", "ROW", "RUN", "ALONE"), limits, strict=True):
+    for limits in [(2048, 1 << 22, 64, 0, 0), (4096, 2000, 128, 0, 0), (1024, 100, 64, 0, 0)]:
+        for name, value in zip(("TILE", "ROW", "RUN", "ALONE", "SHARED"), limits, strict=True):
             monkeypatch.setattr(kernel, name, value)
         kernel.planned.cache_clear()
         for shapes in cases(rng, 60, 3000):
