@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from linalgk_bench import ceiling, kronecker_algebra
 from linalgk_bench import kronecker_problems as problems
-from linalgk_bench.kronecker_problems import OPERATOR, PYTTB, TENSORLY
+from linalgk_bench.kronecker_problems import INVERSE, OPERATOR, PYTTB, TENSORLY
 from linalgk_bench.kronecker_problems import plain_factors as _factors
 from linalgk_bench.peers import LINALGK, Peer, Unavailable
 from linalgk_bench.problems import Arrays, Problem, Target
@@ -106,7 +106,7 @@ PROBLEMS = [
         for sizes in _MIXED
         for rows in (1, 16)
     ],
-    problems.likelihood_problem(400, (Target(OPERATOR, 3.0),)),
+    problems.likelihood_problem(400, (Target(INVERSE, 3.0),)),
     problems.mttkrp_problem(300, 32, (Target(TENSORLY, 3.0), Target(PYTTB, 1.5))),
     *problems.GALLERY,
 ]
@@ -301,14 +301,8 @@ PEERS = [
     _peer(MODES, "numpy", _PRODUCT, _numpy_modes, variant_of=FASTKRON),
     _peer(SHUFFLE, "numpy", _PRODUCT, _numpy_shuffle, variant_of=FASTKRON),
     _peer(TORCH, "torch", _PRODUCT, _torch_modes, variant_of=FASTKRON),
-    _peer(
-        OPERATOR,
-        "linear_operator",
-        _of("kron_matmul", "Kron"),
-        _linear_operator,
-        export=_whole,
-        variant_of=FASTKRON,
-    ),
+    _peer(OPERATOR, "linear_operator", _PRODUCT, _linear_operator, variant_of=FASTKRON),
+    _peer(INVERSE, "linear_operator", _of("Kron"), _linear_operator, export=_whole),
     _peer(PYKRONECKER, "pykronecker", _PRODUCT, _pykronecker, export=_row, variant_of=FASTKRON),
     _peer(EIGH, "torch", _of("Kron"), _eigh_likelihood, export=_whole),
     _peer(TENSORLY, "tensorly", _of("mttkrp"), _tensorly),

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from linalgk_bench.problems import Arrays, Problem, Target
 
-OPERATOR, TENSORLY, PYTTB = "linear_operator", "TensorLy", "pyttb"
-NUMPY_DENSE = "numpy, formed"
+OPERATOR, INVERSE = "linear_operator", "linear_operator, inv_quad_logdet"
+TENSORLY, PYTTB = "TensorLy", "pyttb"
 
 
 def plain_factors(arrays: Arrays) -> list[Any]:
