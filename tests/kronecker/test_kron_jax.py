@@ -18,6 +18,11 @@ TWICE = {
     "backward over forward": lambda f, i: jax.jacrev(jax.jacfwd(f, i), i),
     "forward over forward": lambda f, i: jax.jacfwd(jax.jacfwd(f, i), i),
 }
+# the others are slow to compile
+ORDERS = [
+    "backward over backward",
+    *(pytest.param(o, marks=pytest.mark.slow) for o in TWICE if o != "backward over backward"),
+]
 
 
 def draw(*shape, dtype="float64", seed=0):
@@ -135,9 +140,12 @@ def test_single_precision_and_vectors():
 
 # ---- solutions ----
 
+# compiling takes a second for each
 CASES = [
-    ("gen", "float64", None), ("pos", "float64", 0.5), ("gen", "float64", 0.5),
-    ("her", "complex128", None), ("her", "complex128", 0.5 + 1j),
+    ("gen", "float64", None), ("pos", "float64", 0.5),
+    pytest.param("gen", "float64", 0.5, marks=pytest.mark.slow),
+    pytest.param("her", "complex128", None, marks=pytest.mark.slow),
+    ("her", "complex128", 0.5 + 1j),
 ]  # fmt: skip
 
 
@@ -159,7 +167,7 @@ def test_solutions(kind, dtype, shift):
     close(jax.jit(jax.vmap(f, each))(*args), jax.vmap(want, each)(*args))
 
 
-@pytest.mark.parametrize("order", TWICE)
+@pytest.mark.parametrize("order", ORDERS)
 def test_solutions_twice(order):
     """With equal eigenvalues, whose vectors have no derivative."""
     b, s = draw(4), jnp.asarray(0.5)

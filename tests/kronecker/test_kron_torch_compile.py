@@ -64,7 +64,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("dtype", [DOUBLE, COMPLEX])
+@pytest.mark.parametrize("dtype", [DOUBLE, pytest.param(COMPLEX, marks=pytest.mark.slow)])
 def test_compiled(name, dtype):
     """The same values and gradients, the whole graph in one piece."""
     f = CALLS[name]
