@@ -159,7 +159,6 @@ def _computed(
     factors: list[Any], x: Any, side: str, vector: bool, alpha: complex, target: Any
 ) -> Any:
     """The product times alpha, into the target if that can be."""
-    xp = _xp.namespace(x)
     if alpha != 1:
         least = min(range(len(factors)), key=lambda i: math.prod(factors[i].shape))
         factors = list(factors)
@@ -176,7 +175,7 @@ def _computed(
         return target
     if vector:
         y = y[..., 0] if side == "left" else y[..., 0, :]
-    return y if isinstance(x, np.ndarray) or not vector else xp.reshape(y, y.shape)
+    return y
 
 
 def transposed(trans: Any, count: int) -> tuple[str, ...]:
