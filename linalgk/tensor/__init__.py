@@ -1,0 +1,1 @@
+"""Tucker and Chebyshev-Tucker formats: tensors and functions to a certified tolerance."""

@@ -1,0 +1,7 @@
+"""To be written."""
+
+from typing import Any
+
+
+class Extremum(tuple[Any, ...]):
+    """To be written."""

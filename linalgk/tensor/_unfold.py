@@ -1,0 +1,274 @@
+"""Unfoldings of a tensor as they lie in memory, and the truncation of one mode after another.
+
+The unfolding of mode k is the view (before, n, after) with the sizes of the modes on either side
+multiplied out; nothing is transposed. The truncated columns of all modes are orthogonal to each
+other, so that squared errors add up [1]_.
+
+.. [1] N. Vannieuwenhoven, R. Vandebril, K. Meerbergen, "A new truncation strategy for the
+   higher-order singular value decomposition", SIAM J. Sci. Comput. 34 (2012), Theorem 5.1.
+.. [2] Z. Li, Q. Fang, G. Ballard, "Parallel Tucker decomposition with numerically accurate SVD",
+   ICPP 2021: LQ in place of the Gram matrix.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from linalgk import _xp
+from linalgk._members import adjoint
+from linalgk.kronecker import kron_matmul
+
+# Bytes of a piece of an unfolding that has to be copied.
+PIECE = 1 << 23
+# A Gram matrix has its eigenvalues to GUARD * eps of the largest.
+GUARD = 30.0
+
+
+def view(x: Any, mode: int) -> Any:
+    """(before, n, after), no copy for an array in C order."""
+    before, after = math.prod(x.shape[:mode]), math.prod(x.shape[mode + 1 :])
+    return _xp.namespace(x).reshape(x, (before, x.shape[mode], after))
+
+
+def mode_product(x: Any, f: Any, mode: int) -> Any:
+    """``X x_mode F`` for F (p, n): contracts this mode of x."""
+    xp = _xp.namespace(x)
+    shape = (*x.shape[:mode], f.shape[0], *x.shape[mode + 1 :])
+    if 0 in shape or x.shape[mode] == 0:
+        return xp.zeros(shape, dtype=xp.result_type(x, f), **_where(x))
+    flat = view(x, mode)
+    y = xp.matmul(flat[:, :, 0], xp.matrix_transpose(f)) if flat.shape[2] == 1 else f @ flat
+    return xp.reshape(y, shape)
+
+
+def mode_products(x: Any, factors: Sequence[Any]) -> Any:
+    """``X x_1 F_1 ... x_d F_d``, all modes in one call of the Kronecker room; None leaves a mode."""
+    given = [f for f in factors if f is not None]
+    if not given:
+        return x
+    xp = _xp.namespace(x)
+    if len(given) < len(factors):
+        for mode, f in enumerate(factors):
+            x = x if f is None else mode_product(x, f, mode)
+        return x
+    y = kron_matmul(given, xp.reshape(x, (math.prod(x.shape),)), check_finite=False)
+    return xp.reshape(y, tuple(f.shape[0] for f in given))
+
+
+def squared_norm(x: Any) -> float:
+    """``||x||_F^2`` summed in double precision."""
+    if isinstance(x, np.ndarray):
+        flat = x.reshape(-1)
+        if x.dtype.itemsize // (2 if x.dtype.kind == "c" else 1) == 8:
+            return float(np.vdot(flat, flat).real)
+        size = PIECE // flat.itemsize
+        pieces = (flat[i : i + size] for i in range(0, flat.size, size))
+        return float(sum(np.sum(np.abs(p.astype(_double(p))) ** 2) for p in pieces))
+    xp = _xp.namespace(x)
+    wide = xp.abs(x) if _xp.dtype_name(x) in _xp.COMPLEX else x
+    if _xp.dtype_name(wide) == "float32":
+        wide = xp.astype(wide, _xp.dtype_of(xp, "float64"))
+    return float(xp.sum(wide * wide))
+
+
+def _double(x: Any) -> str:
+    return "complex128" if _xp.dtype_name(x) in _xp.COMPLEX else "float64"
+
+
+def _where(x: Any) -> dict[str, Any]:
+    return {} if isinstance(x, np.ndarray) else {"device": x.device}
+
+
+# --- One mode ------------------------------------------------------------------------------------
+
+
+def gram(x: Any, mode: int) -> Any:
+    """``X_(k) X_(k)^H`` (n, n) in double precision, of pieces where modes lie on both sides."""
+    flat = view(x, mode)
+    xp = _xp.namespace(flat)
+    before, n, after = flat.shape
+    double = _xp.dtype_of(xp, _double(flat))
+    if before == 1 or after == 1:
+        flat = xp.reshape(flat, (n, after) if before == 1 else (before, n))
+        long = after if before == 1 else before
+        step = max(1, PIECE // (8 * max(n, 1))) if flat.dtype != double else max(long, 1)
+        total = None
+        for i in range(0, long, step):
+            piece = flat[:, i : i + step] if before == 1 else flat[i : i + step, :]
+            piece = piece if piece.dtype == double else xp.astype(piece, double)
+            part = piece @ adjoint(xp, piece) if before == 1 else _turned_gram(xp, piece)
+            total = part if total is None else total + part
+        return xp.zeros((n, n), dtype=double, **_where(flat)) if total is None else total
+    total = xp.zeros((n, n), dtype=double, **_where(flat))
+    step = max(1, PIECE // (8 * max(n * after, 1)))
+    for i in range(0, before, step):
+        piece = flat[i : i + step, :, :]
+        piece = piece if piece.dtype == double else xp.astype(piece, double)
+        if after >= n:
+            for j in range(piece.shape[0]):
+                total = total + piece[j, :, :] @ adjoint(xp, piece[j, :, :])
+        else:
+            rows = xp.reshape(xp.permute_dims(piece, (1, 0, 2)), (n, -1))
+            total = total + rows @ adjoint(xp, rows)
+    return total
+
+
+def _turned_gram(xp: Any, rows: Any) -> Any:
+    turned = xp.matrix_transpose(rows)
+    return turned @ (xp.conj(rows) if _xp.dtype_name(rows) in _xp.COMPLEX else rows)
+
+
+def triangle(x: Any, mode: int) -> Any:
+    """L (n, k) with ``L L^H = X_(k) X_(k)^H`` and the singular values of the unfolding to eps.
+
+    By QR of the columns of the unfolding, piece by piece.
+    """
+    flat = view(x, mode)
+    xp = _xp.namespace(flat)
+    before, n, after = flat.shape
+    if before * after <= n:
+        return xp.reshape(xp.permute_dims(flat, (1, 0, 2)), (n, before * after))
+    found = None
+    width = max(4 * n, PIECE // (8 * max(n, 1)))
+    for i0, i1, j0, j1 in _pieces(before, after, width):
+        piece = xp.permute_dims(flat[i0:i1, :, j0:j1], (0, 2, 1))
+        rows = xp.reshape(piece, ((i1 - i0) * (j1 - j0), n))
+        found = rows if found is None else xp.concat([found, rows], axis=0)
+        if found.shape[0] > n:
+            found = _upper(xp, found)
+    # R^T, because the rows were not conjugated
+    return xp.matrix_transpose(found)
+
+
+def _pieces(before: int, after: int, width: int) -> list[tuple[int, int, int, int]]:
+    if after >= width:
+        return [
+            (i, i + 1, j, min(j + width, after))
+            for i in range(before)
+            for j in range(0, after, width)
+        ]
+    step = max(1, width // after)
+    return [(i, min(i + step, before), 0, after) for i in range(0, before, step)]
+
+
+def _upper(xp: Any, rows: Any) -> Any:
+    if isinstance(rows, np.ndarray):
+        import scipy.linalg
+
+        r = scipy.linalg.qr(rows, mode="r", check_finite=False)[0]
+        return r[: rows.shape[1]]
+    return xp.linalg.qr(rows, mode="reduced")[1]
+
+
+class Basis(NamedTuple):
+    """Leading left singular vectors of an unfolding."""
+
+    vectors: Any  # (n, r) in the dtype of the tensor
+    tail: float  # sum of the squared singular values left out
+    method: str  # "gram" or "lq"
+
+
+def leading(
+    x: Any, mode: int, *, rank: int | None = None, budget: float | None = None,
+    method: str = "auto",
+) -> Basis:  # fmt: skip
+    """The leading ``rank`` vectors, or the fewest with squared tail at most ``budget``.
+
+    ``"auto"`` takes the Gram matrix where its eigenvalues decide, which are good to
+    ``GUARD * eps * lambda_max``, and else LQ.
+    """
+    xp = _xp.namespace(x)
+    n = x.shape[mode]
+    if 0 in x.shape:
+        none = xp.eye(n, min(n, rank or 0), dtype=x.dtype, **_where(x))
+        return Basis(none, 0.0, "none")
+    if method in ("auto", "gram"):
+        values, vectors = xp.linalg.eigh(gram(x, mode))
+        squares = np.maximum(_host(values)[::-1], 0.0)
+        r, tail = _cut(squares, rank, budget)
+        floor = GUARD * float(np.finfo(np.float64).eps) * squares[0] * math.sqrt(n)
+        decided = r == n or squares[r - 1] > floor
+        if rank is None:
+            decided = budget >= n * floor or r == n
+        if method == "gram" or decided or squares[0] == 0.0:
+            return Basis(_first(xp, xp.flip(vectors, axis=-1), r, x), tail, "gram")
+    vectors, s, _ = xp.linalg.svd(triangle(x, mode), full_matrices=False)
+    squares = _host(s).astype(np.float64) ** 2
+    squares = np.concatenate([squares, np.zeros(n - squares.size)])
+    r, tail = _cut(squares, rank, budget)
+    return Basis(_first(xp, vectors, min(r, vectors.shape[1]), x), tail, "lq")
+
+
+def _host(x: Any) -> Any:
+    return np.asarray(_xp.to_numpy(x), dtype=np.float64)
+
+
+def _first(xp: Any, vectors: Any, r: int, like: Any) -> Any:
+    vectors = vectors[:, :r]
+    return vectors if vectors.dtype == like.dtype else xp.astype(vectors, like.dtype)
+
+
+def _cut(squares: Any, rank: int | None, budget: float | None) -> tuple[int, float]:
+    """The rank, at least 1, and the sum of what is left out; small squares are added first."""
+    tails = np.concatenate([np.cumsum(squares[::-1])[::-1], [0.0]])
+    if rank is None:
+        assert budget is not None
+        rank = int(np.argmax(tails <= budget))
+    rank = min(max(rank, 1), squares.size)
+    return rank, float(tails[rank])
+
+
+# --- All modes -----------------------------------------------------------------------------------
+
+
+class Truncated(NamedTuple):
+    """``X ~ core x_1 U_1 ... x_d U_d`` with orthonormal columns in every U."""
+
+    core: Any
+    factors: tuple[Any, ...]  # None for a mode that was left alone
+    squared_error: float  # sum of the tails
+    methods: tuple[str, ...]
+
+
+def st_hosvd(
+    x: Any, *, budget: float | None = None, ranks: Sequence[int] | None = None,
+    modes: Sequence[int] | None = None, method: str = "auto",
+) -> Truncated:  # fmt: skip
+    """Sequentially truncated HOSVD with squared error at most ``budget``, or of these ranks.
+
+    ``budget`` is absolute, of the squared Frobenius norm; what one mode leaves of it goes to the
+    modes after it. The error is the sum of the tails exactly [1]_. Modes go in the order of few
+    operations; with ``modes`` the others stay as they are.
+    """
+    chosen = list(range(x.ndim) if modes is None else modes)
+    factors: list[Any] = [None] * x.ndim
+    methods = [""] * x.ndim
+    spent = 0.0
+    for done, mode in enumerate(order(x.shape, chosen, ranks)):
+        if ranks is not None:
+            found = leading(x, mode, rank=ranks[chosen.index(mode)], method=method)
+        else:
+            assert budget is not None
+            share = max(budget - spent, 0.0) / (len(chosen) - done)
+            found = leading(x, mode, budget=share, method=method)
+        factors[mode], methods[mode] = found.vectors, found.method
+        spent += found.tail
+        x = mode_product(x, adjoint(_xp.namespace(x), found.vectors), mode)
+    return Truncated(x, tuple(factors), spent, tuple(methods))
+
+
+def order(shape: Sequence[int], modes: Sequence[int], ranks: Sequence[int] | None) -> list[int]:
+    """Modes in the order of few operations: a Gram matrix and a product for each.
+
+    Without ranks a mode is expected to shrink to a quarter.
+    """
+
+    def cost(mode: int) -> tuple[float, int]:
+        n = shape[mode]
+        r = max(1.0, n / 4) if ranks is None else ranks[list(modes).index(mode)]
+        # n of the Gram matrix and r of the product for each number, weighed by what is left
+        return (n + r) / max(1.0 - r / max(n, 1), 1e-3), mode
+
+    return sorted(modes, key=cost)
