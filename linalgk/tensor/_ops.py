@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from linalgk import _xp
-from linalgk._dispatch import Op
+from linalgk._dispatch import Implementation, Op
 
+REAL = ("float32", "float64")
 # Numbers of a table of polynomials that the reference holds at a time.
 TABLE = 1 << 22
 
@@ -40,7 +41,7 @@ def evaluate(
     derivatives by each variable.
     """
     xp = _xp.namespace(x)
-    d, n = x.shape
+    _, n = x.shape
     step = max(256, TABLE // max(f.shape[0] for f in factors))
     if n <= step:
         return _block(xp, x, core, factors, slopes)
@@ -81,6 +82,8 @@ EVALUATE = Op(
     name="tucker_evaluate",
     room="tensor",
     reference=evaluate,
-    implementations=(),
+    implementations=(
+        Implementation("cpu", REAL, "linalgk_kernels.cpu.tensor_evaluate", "tucker_evaluate"),
+    ),
     sample=_sample,
 )

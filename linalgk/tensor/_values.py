@@ -163,7 +163,7 @@ def _evaluated(f: Any, points: Any, on_fail: Any, slopes: tuple[Any, ...]) -> tu
     with _lag.scope(entered.like):
         arrays = xp.broadcast_arrays(*entered.arrays)
         shape = tuple(arrays[0].shape)
-        x = xp.stack([xp.reshape(a, (-1,)) for a in arrays])
+        x = _lag.contiguous(xp.stack([xp.reshape(a, (-1,)) for a in arrays]))
         cores, factors = _coefficients(f, entered)
         moved = tuple(_moved(s.astype(entered.dtype), xp, x) for s in slopes)
         rows = 1 + len(slopes)
