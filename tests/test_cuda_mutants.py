@@ -7,7 +7,12 @@ import emulated
 import numpy as np
 import pytest
 from linalgk_kernels import cuda
-from linalgk_kernels.cuda import kronecker_product, sketch_hadamard, sketch_stack
+from linalgk_kernels.cuda import (
+    kronecker_product,
+    sketch_hadamard,
+    sketch_stack,
+    tensor_evaluate,
+)
 
 from linalgk.matfun import _ops
 
@@ -63,6 +68,9 @@ def exercise():
     for p, q in ((8, 8), (70, 66)):
         factors = (rng.standard_normal((1, 9, 9)), rng.standard_normal((1, p, q)))
         kronecker_product.kron_matmul(rng.standard_normal((3, 9 * q, 1)), factors, 1)
+    factors = tuple(rng.standard_normal((5, r)) for r in (9, 2))
+    x = rng.uniform(-1, 1, (2, 100))
+    tensor_evaluate.tucker_evaluate(x, rng.standard_normal((9, 2)), factors)
 
 
 @pytest.fixture

@@ -78,12 +78,26 @@ def _sample(dtype: str) -> tuple[Any, ...]:
     return x, core, tuple(factors), tuple(f[::-1] for f in factors)
 
 
+def _small(x: Any, _core: Any, factors: Any, slopes: Any = (), *_: Any) -> bool:
+    """Whether the factors' values at 32 points fit a block's memory on a device."""
+    size = 4 if _xp.dtype_name(x) == "float32" else 8
+    return 32 * size * sum(f.shape[1] for f in factors) * (2 if slopes else 1) <= 90_000
+
+
 EVALUATE = Op(
     name="tucker_evaluate",
     room="tensor",
     reference=evaluate,
     implementations=(
         Implementation("cpu", REAL, "linalgk_kernels.cpu.tensor_evaluate", "tucker_evaluate"),
+        Implementation(
+            "cuda",
+            REAL,
+            "linalgk_kernels.cuda.tensor_evaluate",
+            "tucker_evaluate",
+            when=_small,
+            rule="ranks whose sum is at most 350 (float64; half of that with derivatives)",
+        ),
     ),
     sample=_sample,
 )
