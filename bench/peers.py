@@ -14,7 +14,7 @@ LINALGK = "linalgk"
 
 DISTRIBUTIONS = (
     "fbpca", "imate", "jax", "librla", "linalgk", "linear_operator", "numba", "numpy", "pyfastkron",
-    "pykronecker", "pyttb", "scikit-learn", "scipy", "tbb", "tensorly",
+    "pychebyshev", "pykronecker", "pyttb", "scikit-learn", "scipy", "tbb", "teneva", "tensorly",
     "torch",
 )  # fmt: skip
 

@@ -14,7 +14,7 @@ Array = NDArray[Any]
 Arrays = Mapping[str, Array]
 
 # Each is a module of this package with a list PROBLEMS and a list PEERS.
-ROOMS = ("kronecker", "matfun", "randomized", "sketch")
+ROOMS = ("kronecker", "matfun", "randomized", "sketch", "tensor")
 
 
 @dataclass(frozen=True)
