@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-from linalgk_bench import cuda_kronecker, cuda_randomized, cuda_sketch
+from linalgk_bench import cuda_kronecker, cuda_randomized, cuda_sketch, cuda_tensor
 from linalgk_bench.cuda_parts import Contender, Judge, Problem, torch_missing
 from linalgk_bench.matfun import _flops
 from linalgk_bench.peers import LINALGK
@@ -218,6 +218,7 @@ PROBLEMS: list[Problem] = [
     *cuda_sketch.PROBLEMS,
     *cuda_randomized.PROBLEMS,
     *cuda_kronecker.PROBLEMS,
+    *cuda_tensor.PROBLEMS,
 ]
 
 
@@ -308,6 +309,7 @@ CONTENDERS: list[Contender] = [
     *cuda_sketch.CONTENDERS,
     *cuda_randomized.CONTENDERS,
     *cuda_kronecker.CONTENDERS,
+    *cuda_tensor.CONTENDERS,
 ]
 
 

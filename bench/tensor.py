@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from linalgk_bench import tensor_functions
+from linalgk_bench import tensor_charges, tensor_functions
 from linalgk_bench.peers import LINALGK, Peer, Unavailable
 from linalgk_bench.problems import Array, Arrays, Problem, Target
 
@@ -89,6 +89,7 @@ PROBLEMS = [
     *[tolerance_problem(80, tol, "float64") for tol in (1e-6, 1e-9, 1e-12)],
     *[tolerance_problem(80, tol, "float32") for tol in (1e-3, 1e-5)],
     *tensor_functions.PROBLEMS,
+    *tensor_charges.PROBLEMS,
 ]
 
 
@@ -97,6 +98,8 @@ def _linalgk(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
 
     if problem.function == "tucker":
         return lambda: lk.tucker(arrays["x"], **problem.options)
+    if problem.function in ("gaussian_sum", "longrange_potential"):
+        return tensor_charges.linalgk_call(lk, problem, arrays)
     return tensor_functions.linalgk_call(lk, problem, arrays)
 
 
@@ -179,7 +182,11 @@ def _whole(found: Any) -> Array:
 
 
 def _answer(found: Any) -> Array:
-    return _whole(found) if hasattr(found, "toarray") else tensor_functions.exported(found)
+    if hasattr(found, "toarray"):
+        return _whole(found)
+    if isinstance(found, tuple):
+        return tensor_charges.terms(found)
+    return tensor_functions.exported(found)
 
 
 def _tucker(problem: Problem) -> bool:
@@ -197,6 +204,7 @@ PEERS = [
     Peer(HOSVD, "pyttb", _tucker, _pyttb_hosvd, _whole),
     Peer("numpy, Gram matrices", "numpy", _tucker, _by_hand, _whole),
     *tensor_functions.PEERS,
+    *tensor_charges.PEERS,
 ]  # fmt: skip
 
 

@@ -11,14 +11,13 @@ from linalgk_bench.peers import Peer
 from linalgk_bench.problems import Array, Arrays, Problem, Target
 
 CHEBVAL, EINSUM = "numpy chebval3d", "numpy einsum"
-DIRECT = "numpy direct sum"
 CUBE = [(-1.0, 1.0)] * 3
 
 
 # --- Values at points -----------------------------------------------------------------------------
 
 
-def _series(points: int, length: int, rank: int) -> Arrays:
+def series(points: int, length: int, rank: int) -> Arrays:
     """Coefficients that fall to 1e-10, in orthonormal columns, and points."""
     rng = np.random.default_rng(4)
     fall = np.geomspace(1, 1e-10, length)[:, None]
@@ -38,7 +37,7 @@ def _table(x: Array, m: int) -> Array:
     return np.stack(rows, axis=1)
 
 
-def _exactly(arrays: Arrays) -> Array:
+def exactly(arrays: Arrays) -> Array:
     """At a thousand of the points, in extended precision."""
     x = arrays["x"][:, :: max(arrays["x"].shape[1] // 1000, 1)].astype(np.longdouble)
     e = [
@@ -65,7 +64,7 @@ def evaluate_problem(points: int, length: int, rank: int, targets: tuple[Target,
     return Problem(
         name=f"evaluate-{points}-points-degree-{length - 1}-rank-{rank}", function="ChebTucker",
         shape=(points, 3), dtype="float64",
-        make=functools.partial(_series, points, length, rank), reference=_exactly, args=("x",),
+        make=functools.partial(series, points, length, rank), reference=exactly, args=("x",),
         flops=2.0 * points * (3 * length * rank + rank**3), nbytes=32.0 * points,
         error=_by_largest, targets=targets, tier="target",
         # of sums of ``length`` and of ``rank^3`` terms with signs

@@ -144,7 +144,7 @@ class Explanation(_Record):
         return f"{self.function}: method {self.method!r} because {self.reason}{runs}{cost}"
 
 
-_ROOMS = ("matfun", "sketch", "randomized", "kronecker")
+_ROOMS = ("matfun", "sketch", "randomized", "kronecker", "tensor")
 
 
 def _records(kind: type[Any]) -> list[Any]:

@@ -19,6 +19,7 @@ from linalgk_bench import (
     cuda_problems,
     cuda_randomized,
     cuda_sketch,
+    cuda_tensor,
     report,
     run,
 )
@@ -65,6 +66,7 @@ def rivals(problem):
             cuda_kronecker.SHUFFLE,
             cuda_kronecker.TORCH_MODES,
         },
+        "ChebTucker": {cuda_tensor.GEMM, cuda_tensor.TORCH_GEMM},
         "fwht": {cuda_sketch.RADIX, cuda_sketch.GEMM, cuda_sketch.DCT, cuda_sketch.HOST_DCT},
         "sketch.SparseStack": csr,
         "sketch.CountSketch": csr | {cuda_sketch.SCATTER, cuda_sketch.ATOMICS},

@@ -8,6 +8,8 @@ other, so that squared errors add up [1]_.
    higher-order singular value decomposition", SIAM J. Sci. Comput. 34 (2012), Theorem 5.1.
 .. [2] Z. Li, Q. Fang, G. Ballard, "Parallel Tucker decomposition with numerically accurate SVD",
    ICPP 2021: LQ in place of the Gram matrix.
+.. [3] T. Fukaya, R. Kannan, Y. Nakatsukasa, Y. Yamamoto, Y. Yanagisawa, "Shifted Cholesky QR for
+   computing the QR factorization of ill-conditioned matrices", SIAM J. Sci. Comput. 42 (2020).
 """
 
 import math
@@ -22,6 +24,8 @@ from linalgk.kronecker import kron_matmul
 
 # Bytes of a piece of an unfolding that has to be copied.
 PIECE = 1 << 23
+# The same where it should stay in a core's cache.
+SHORT = 1 << 21
 # A Gram matrix has its eigenvalues to GUARD * eps of the largest.
 GUARD = 30.0
 
@@ -37,14 +41,14 @@ def mode_product(x: Any, f: Any, mode: int) -> Any:
     xp = _xp.namespace(x)
     shape = (*x.shape[:mode], f.shape[0], *x.shape[mode + 1 :])
     if 0 in shape or x.shape[mode] == 0:
-        return xp.zeros(shape, dtype=xp.result_type(x, f), **_where(x))
+        return xp.zeros(shape, dtype=xp.result_type(x, f), **where(x))
     flat = view(x, mode)
     y = xp.matmul(flat[:, :, 0], xp.matrix_transpose(f)) if flat.shape[2] == 1 else f @ flat
     return xp.reshape(y, shape)
 
 
 def mode_products(x: Any, factors: Sequence[Any]) -> Any:
-    """``X x_1 F_1 ... x_d F_d``, all modes in one call of the Kronecker room; None leaves a mode."""
+    """``X x_1 F_1 ... x_d F_d``, all in one call of the Kronecker room; None leaves a mode."""
     given = [f for f in factors if f is not None]
     if not given:
         return x
@@ -60,12 +64,16 @@ def mode_products(x: Any, factors: Sequence[Any]) -> Any:
 def squared_norm(x: Any) -> float:
     """``||x||_F^2`` summed in double precision."""
     if isinstance(x, np.ndarray):
-        flat = x.reshape(-1)
-        if x.dtype.itemsize // (2 if x.dtype.kind == "c" else 1) == 8:
+        if 0 in x.shape:
+            return 0.0
+        double = _double(x)
+        if x.dtype == double and x.flags.c_contiguous:
+            flat = x.reshape(-1)
             return float(np.vdot(flat, flat).real)
-        size = PIECE // flat.itemsize
-        pieces = (flat[i : i + size] for i in range(0, flat.size, size))
-        return float(sum(np.sum(np.abs(p.astype(_double(p))) ** 2) for p in pieces))
+        step = max(1, PIECE // max(1, x[:1].size * 8)) if x.ndim else 1
+        parts = (x[i : i + step] for i in range(0, x.shape[0], step)) if x.ndim else (x,)
+        flats = (np.ascontiguousarray(p, dtype=double).reshape(-1) for p in parts)
+        return float(sum(np.vdot(f, f).real for f in flats))
     xp = _xp.namespace(x)
     wide = xp.abs(x) if _xp.dtype_name(x) in _xp.COMPLEX else x
     if _xp.dtype_name(wide) == "float32":
@@ -77,7 +85,8 @@ def _double(x: Any) -> str:
     return "complex128" if _xp.dtype_name(x) in _xp.COMPLEX else "float64"
 
 
-def _where(x: Any) -> dict[str, Any]:
+def where(x: Any) -> dict[str, Any]:
+    """The keyword that puts a new array where x is."""
     return {} if isinstance(x, np.ndarray) else {"device": x.device}
 
 
@@ -90,29 +99,26 @@ def gram(x: Any, mode: int) -> Any:
     xp = _xp.namespace(flat)
     before, n, after = flat.shape
     double = _xp.dtype_of(xp, _double(flat))
+    total = None
     if before == 1 or after == 1:
         flat = xp.reshape(flat, (n, after) if before == 1 else (before, n))
         long = after if before == 1 else before
         step = max(1, PIECE // (8 * max(n, 1))) if flat.dtype != double else max(long, 1)
-        total = None
         for i in range(0, long, step):
             piece = flat[:, i : i + step] if before == 1 else flat[i : i + step, :]
             piece = piece if piece.dtype == double else xp.astype(piece, double)
             part = piece @ adjoint(xp, piece) if before == 1 else _turned_gram(xp, piece)
             total = part if total is None else total + part
-        return xp.zeros((n, n), dtype=double, **_where(flat)) if total is None else total
-    total = xp.zeros((n, n), dtype=double, **_where(flat))
-    step = max(1, PIECE // (8 * max(n * after, 1)))
-    for i in range(0, before, step):
-        piece = flat[i : i + step, :, :]
-        piece = piece if piece.dtype == double else xp.astype(piece, double)
-        if after >= n:
-            for j in range(piece.shape[0]):
-                total = total + piece[j, :, :] @ adjoint(xp, piece[j, :, :])
-        else:
+    else:
+        step = max(1, SHORT // (8 * max(n * after, 1)))
+        for i in range(0, before if after else 0, step):
+            piece = flat[i : i + step, :, :]
+            # one long product is faster than many short ones by more than the copy takes
             rows = xp.reshape(xp.permute_dims(piece, (1, 0, 2)), (n, -1))
-            total = total + rows @ adjoint(xp, rows)
-    return total
+            rows = rows if rows.dtype == double else xp.astype(rows, double)
+            part = rows @ adjoint(xp, rows)
+            total = part if total is None else total + part
+    return xp.zeros((n, n), dtype=double, **where(flat)) if total is None else total
 
 
 def _turned_gram(xp: Any, rows: Any) -> Any:
@@ -120,26 +126,46 @@ def _turned_gram(xp: Any, rows: Any) -> Any:
     return turned @ (xp.conj(rows) if _xp.dtype_name(rows) in _xp.COMPLEX else rows)
 
 
-def triangle(x: Any, mode: int) -> Any:
+def triangle(x: Any, mode: int, *, values: Any = None, vectors: Any = None) -> Any:
     """L (n, k) with ``L L^H = X_(k) X_(k)^H`` and the singular values of the unfolding to eps.
 
-    By QR of the columns of the unfolding, piece by piece.
+    Rows of ``V^H X_(k)`` with the eigenvectors V of the Gram matrix, given or computed, are divided
+    by ``(lambda + s)^(1/2)``, ``s = n eps lambda_1``, and have a Gram matrix again, whose root is
+    multiplied back. What the second one loses is eps times ``sigma^2 + s``, so that singular values
+    have errors of eps, as those of a QR factorisation have, and all work is matrix products: a
+    shifted Cholesky QR [3]_ with eigenvectors. Short unfoldings are factored by Householder.
     """
     flat = view(x, mode)
     xp = _xp.namespace(flat)
     before, n, after = flat.shape
     if before * after <= n:
         return xp.reshape(xp.permute_dims(flat, (1, 0, 2)), (n, before * after))
-    found = None
-    width = max(4 * n, PIECE // (8 * max(n, 1)))
+    double = _xp.dtype_of(xp, _double(flat))
+    if before * after <= 4 * n:
+        wide = flat if flat.dtype == double else xp.astype(flat, double)
+        rows = xp.reshape(xp.permute_dims(wide, (0, 2, 1)), (before * after, n))
+        # R^T, because the rows were not conjugated
+        return xp.matrix_transpose(_upper(xp, rows))
+    if values is None:
+        values, vectors = xp.linalg.eigh(gram(x, mode))
+    host = np.maximum(_host(values), 0.0)
+    roots = np.sqrt(host + max(n * float(np.finfo(np.float64).eps) * host[-1], 1e-300))
+    left = adjoint(xp, vectors) / _like(xp, roots[:, None], values)
+    total = None
+    width = max(4 * n, PIECE // (8 * n))
     for i0, i1, j0, j1 in _pieces(before, after, width):
-        piece = xp.permute_dims(flat[i0:i1, :, j0:j1], (0, 2, 1))
-        rows = xp.reshape(piece, ((i1 - i0) * (j1 - j0), n))
-        found = rows if found is None else xp.concat([found, rows], axis=0)
-        if found.shape[0] > n:
-            found = _upper(xp, found)
-    # R^T, because the rows were not conjugated
-    return xp.matrix_transpose(found)
+        piece = xp.permute_dims(flat[i0:i1, :, j0:j1], (1, 0, 2))
+        piece = xp.reshape(piece, (n, (i1 - i0) * (j1 - j0)))
+        piece = left @ (piece if piece.dtype == double else xp.astype(piece, double))
+        part = piece @ adjoint(xp, piece)
+        total = part if total is None else total + part
+    second, turn = xp.linalg.eigh(total)
+    inner = _like(xp, np.sqrt(np.maximum(_host(second), 0.0)), values)
+    return (vectors * _like(xp, roots, values)) @ (turn * inner)
+
+
+def _like(xp: Any, x: Any, like: Any) -> Any:
+    return x if xp is np else _xp.from_numpy(x, xp, like=like)
 
 
 def _pieces(before: int, after: int, width: int) -> list[tuple[int, int, int, int]]:
@@ -176,26 +202,47 @@ def leading(
 ) -> Basis:  # fmt: skip
     """The leading ``rank`` vectors, or the fewest with squared tail at most ``budget``.
 
-    ``"auto"`` takes the Gram matrix where its eigenvalues decide, which are good to
-    ``GUARD * eps * lambda_max``, and else LQ.
+    ``"auto"`` takes the Gram matrix where its eigenvalues decide, which are good to some
+    ``n eps lambda_max`` in sum, and else LQ.
     """
     xp = _xp.namespace(x)
     n = x.shape[mode]
     if 0 in x.shape:
-        none = xp.eye(n, min(n, rank or 0), dtype=x.dtype, **_where(x))
+        none = xp.eye(n, min(n, rank or 0), dtype=x.dtype, **where(x))
         return Basis(none, 0.0, "none")
+    values = vectors = None
     if method in ("auto", "gram"):
         values, vectors = xp.linalg.eigh(gram(x, mode))
         squares = np.maximum(_host(values)[::-1], 0.0)
         r, tail = _cut(squares, rank, budget)
-        floor = GUARD * float(np.finfo(np.float64).eps) * squares[0] * math.sqrt(n)
-        decided = r == n or squares[r - 1] > floor
+        unit = float(np.finfo(_xp.dtype_name(values)).eps) * squares[0]
+        decided = r == n or squares[r - 1] > GUARD * unit * math.sqrt(n)
         if rank is None:
-            decided = budget >= n * floor or r == n
+            assert budget is not None
+            decided = budget >= 4 * n * unit or r == n
         if method == "gram" or decided or squares[0] == 0.0:
             return Basis(_first(xp, xp.flip(vectors, axis=-1), r, x), tail, "gram")
-    vectors, s, _ = xp.linalg.svd(triangle(x, mode), full_matrices=False)
-    squares = _host(s).astype(np.float64) ** 2
+    return _by_triangle(triangle(x, mode, values=values, vectors=vectors), x, rank, budget)
+
+
+def of_parts(
+    kept: Any, *, exact: bool, rank: int | None = None, budget: float | None = None
+) -> Basis:
+    """The same of a Gram matrix, or if ``exact`` of a triangle, that was summed up elsewhere."""
+    if exact:
+        return _by_triangle(kept, kept, rank, budget)
+    xp = _xp.namespace(kept)
+    values, vectors = xp.linalg.eigh(kept)
+    r, tail = _cut(np.maximum(_host(values)[::-1], 0.0), rank, budget)
+    return Basis(_first(xp, xp.flip(vectors, axis=-1), r, kept), tail, "gram")
+
+
+def _by_triangle(low: Any, x: Any, rank: int | None, budget: float | None) -> Basis:
+    """Leading vectors of an unfolding in the dtype of x from its triangle."""
+    xp = _xp.namespace(low)
+    n = low.shape[0]
+    vectors, s, _ = xp.linalg.svd(low, full_matrices=rank is not None and rank > low.shape[1])
+    squares = _host(s) ** 2
     squares = np.concatenate([squares, np.zeros(n - squares.size)])
     r, tail = _cut(squares, rank, budget)
     return Basis(_first(xp, vectors, min(r, vectors.shape[1]), x), tail, "lq")
@@ -272,3 +319,41 @@ def order(shape: Sequence[int], modes: Sequence[int], ranks: Sequence[int] | Non
         return (n + r) / max(1.0 - r / max(n, 1), 1e-3), mode
 
     return sorted(modes, key=cost)
+
+
+# --- What is left --------------------------------------------------------------------------------
+
+
+def squared_residual(x: Any, core: Any, factors: Sequence[Any]) -> float:
+    """``||X - core x_1 U_1 ... x_d U_d||_F^2``, of blocks of the first mode, in double sums."""
+    total = 0.0
+    entries = PIECE // 8 if isinstance(x, np.ndarray) else 1 << 26
+    step = max(1, entries // max(1, math.prod(x.shape[1:])))
+    for i in range(0, x.shape[0], step):
+        y = mode_product(core, factors[0][i : i + step, :], 0)
+        for mode in range(1, x.ndim):
+            y = mode_product(y, factors[mode], mode)
+        if isinstance(y, np.ndarray) and y.dtype == x.dtype:
+            np.subtract(x[i : i + step], y, out=y)
+        else:
+            y = x[i : i + step, ...] - y
+        total += squared_norm(y)
+    return total
+
+
+def relative_error(x: Any, core: Any, factors: Sequence[Any], square: float) -> float:
+    """``||X - core x_1 U_1 ...||_F / ||X||_F`` for orthonormal factors and a core that fits them.
+
+    From ``||X||^2 - ||core||^2`` where rounding leaves that three digits, else from all entries.
+    """
+    if square == 0.0:
+        return 0.0
+    left = (square - squared_norm(core)) / square
+    return math.sqrt(left if left > close(x) else squared_residual(x, core, factors) / square)
+
+
+def close(x: Any) -> float:
+    """Least squared relative error that a difference of squared norms can tell."""
+    single = _xp.REAL[_xp.dtype_name(x)] == "float32"
+    # a core that was computed in float32 has its norm to eps only
+    return 1e-4 if single else 1e-11

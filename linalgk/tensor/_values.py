@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linalgk import _config, _lag, _validate, _xp
+from linalgk._dispatch import Explanation
 from linalgk.errors import ConvergenceWarning
 from linalgk.tensor import _chebyshev
 from linalgk.tensor._ops import EVALUATE
@@ -182,3 +183,32 @@ def _evaluated(f: Any, points: Any, on_fail: Any, slopes: tuple[Any, ...]) -> tu
         value = complex(y[0]) if y.dtype.kind == "c" else float(y[0])
         return value, y[1:] if slopes else None
     return entered.leave(y[0, ...]), entered.leave(y[1:, ...]) if slopes else None
+
+
+# --- Records -------------------------------------------------------------------------------------
+
+
+def explain_values(
+    core: Any, factors: Any, domain: Any = None, *, points: int = 1, **_: Any
+) -> Explanation:
+    """What values at ``points`` points of such a function would cost."""
+    del domain
+    shapes = [tuple(int(n) for n in f.shape) for f in factors]
+    planes = 2 if _xp.dtype_name(core) in _xp.COMPLEX else 1
+    real = _xp.REAL[_xp.dtype_name(core)]
+    ranks = math.prod(r for _, r in shapes)
+    flops = 2.0 * planes * points * (sum(m * r for m, r in shapes) + ranks)
+    moved = float(np.dtype(real).itemsize * points * (len(shapes) + planes))
+    x = np.empty((len(shapes), 0), real)
+    chosen, why = EVALUATE.choose(x, np.empty((1,) * len(shapes), real), tuple(factors))
+    runs = why if chosen is not None else f"reference ({why})"
+    reason = "polynomials by recurrence; a complex core is two real ones"
+    return Explanation("ChebTucker", "recurrence", reason, {EVALUATE.name: runs}, flops, moved)
+
+
+def sample(size: str, *, xp: Any = np, rng: Any = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Three variables."""
+    m, r = {"small": (9, 3), "medium": (65, 8), "large": (130, 20)}[size]
+    rng = np.random.default_rng(rng)
+    factors = [xp.asarray(np.linalg.qr(rng.standard_normal((m, r)))[0]) for _ in range(3)]
+    return (xp.asarray(rng.standard_normal((r,) * 3)), factors, [(-1.0, 1.0)] * 3), {}

@@ -1,0 +1,518 @@
+"""Chebyshev-Tucker functions from data: values on grids, dense or in canonical or Tucker format.
+
+.. [1] P. Benner, B. N. Khoromskij, V. Khoromskaia, B. Sun, "A mesh-free hybrid Chebyshev-Tucker
+   tensor format with applications to multi-particle modelling", arXiv 2503.01696: algorithms 2
+   (dense values), 3 (canonical, through the full tensor) and 4 (canonical, by RHOSVD).
+.. [2] B. N. Khoromskij, V. Khoromskaia, "Multigrid accelerated tensor approximation of function
+   related multidimensional arrays", SIAM J. Sci. Comput. 31 (2009): reduced HOSVD.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from linalgk import _validate, _xp
+from linalgk._dispatch import Explanation
+from linalgk.errors import ConvergenceWarning, NonFiniteError, NotConvergedError
+from linalgk.tensor import _chebyshev, _splines, _unfold
+from linalgk.tensor._chebtucker import checked_domain
+from linalgk.tensor._columns import Canonical, Dense, Tucker, largest
+from linalgk.tensor._compress import Compressed, compress, truncate
+from linalgk.tensor._function import Certificate, ChebTucker
+from linalgk.tensor._splines import Axis
+from linalgk.typing import OnFail
+
+DataMethod = Literal["auto", "rhosvd", "full"]
+GRIDS = ("chebyshev", "uniform", "cells")
+TOL = 1e-10
+# Fibres that errors are measured on, of few terms and of more than these.
+FIBRES, MANY = 64, 20_000
+# Points on each axis where coefficients are given.
+NODES = 65
+# Numbers of a full tensor of coefficients.
+LARGEST = 1 << 27
+EPS = float(np.finfo(np.float64).eps)
+
+
+def from_data(
+    x: Any, /, domain: Sequence[Any] | None = None, *, grid: Any = "chebyshev",
+    tol: float = TOL, degree: int | Sequence[int] | None = None,
+    ranks: int | Sequence[int] | None = None, method: DataMethod = "auto",
+    spline: int | None = None, on_fail: OnFail | None = None, dtype: Any = None,
+) -> ChebTucker:  # fmt: skip
+    """A function on a box through values that are given on a tensor grid.
+
+    Parameters
+    ----------
+    x : array, shape (n_1, ..., n_d), or CanonicalTensor, or TuckerTensor
+        The values, real or complex; of a canonical or Tucker tensor only the factors are
+        interpolated and the full tensor is never formed. Arrays of other libraries than NumPy are
+        copied to the host.
+    domain : d pairs of float, optional
+        The interval of each variable; [-1, 1], or from the first to the last coordinate.
+    grid : {"chebyshev", "uniform", "cells"} or d vectors
+        Where the values are: at ``-cos(pi j / (n-1))``, mapped to the interval; at equal distances
+        from end to end; at the centres of n equal cells; or at these increasing coordinates.
+    tol : float, optional
+        Wanted accuracy relative to the largest ``|f|``.
+    degree : int or d of them, optional
+        Of the Chebyshev series; by default what the data need.
+    ranks : int or d of them, optional
+        At most these.
+    method : {"auto", "rhosvd", "full"}
+        Of a canonical tensor: through its factors, or through all of its coefficients.
+    spline : int, optional
+        Odd order of the splines, 3 for cubic; by default the one that predicts points left out
+        best, of 3, 5, 7 and 9.
+    on_fail : {"warn", "raise", "nan"}, optional
+        Where the error is above ``tol``: a `ConvergenceWarning` (the default), an error that
+        carries the function, or nothing. The function knows its error in any case.
+    dtype : optional
+        Of the coefficients, which are computed in double precision.
+
+    Returns
+    -------
+    ChebTucker
+        In its ``certificate`` the tail is the estimated error of interpolation between the data,
+        and the sampled error is the difference from the data at points of the grid.
+
+    Raises
+    ------
+    NotConvergedError
+        With ``on_fail="raise"``.
+
+    Notes
+    -----
+    On a Chebyshev grid coefficients come by a cosine transform. On other grids every column is
+    interpolated by a spline with not-a-knot ends, as in algorithms 2 to 4 of [1]_, and the spline
+    by a Chebyshev series of a degree found by the size of its last coefficients, weighted by what
+    they are multiplied with. The error of splines is estimated from the prediction of every
+    second point by the others.
+
+    The reduced HOSVD [2]_ of R canonical terms weighs each column by its term, so that the
+    discarded part is bounded absolutely, then truncates the core by a HOSVD of its own:
+    ``O(d m R min(m, R) + R r^d)`` operations.
+
+    References
+    ----------
+    .. [1] P. Benner, B. N. Khoromskij, V. Khoromskaia, B. Sun, arXiv 2503.01696.
+    .. [2] B. N. Khoromskij, V. Khoromskaia, SIAM J. Sci. Comput. 31 (2009).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from linalgk.tensor._from_data import from_data
+    >>> t = np.linspace(0, 1, 65)
+    >>> f = from_data(np.exp(-t[:, None] * t), [(0, 1), (0, 1)], grid="uniform", tol=1e-9)
+    >>> print(f"{f(0.5, 0.25):.9f} {np.exp(-0.125):.9f}")
+    0.882496903 0.882496903
+    """
+    tol = _validate.real_between("tol", tol, 0.0, 1.0, low_open=True)
+    policy = "warn" if on_fail is None else _validate.on_fail(on_fail)
+    given = _entered(x)
+    _validate.choice("method", method, ("auto", "rhosvd", "full"))
+    if method != "auto" and not isinstance(given, Canonical):
+        msg = f"method: {method!r} is for canonical tensors; leave it out"
+        raise ValueError(msg)
+    d = len(given.shape)
+    box, axes = _axes(grid, domain, given.shape)
+    degrees = _each("degree", degree, d, 0)
+    if spline is not None and (_validate.integer("spline", spline, 1) % 2 == 0):
+        msg = f"spline: must be odd, got {spline}"
+        raise ValueError(msg)
+    orders = _splines.ORDERS if spline is None else (spline,)
+    found = _built(given, axes, tol, degrees, orders, full=method == "full")
+    f = _result(found, box, tol, _each("ranks", ranks, d, 1), policy, "from_data")
+    return f if dtype is None else f.astype(dtype)
+
+
+def from_canonical_coefficients(
+    weights: Any, factors: Sequence[Any], /, domain: Sequence[Any], *, tol: float = TOL,
+    ranks: int | Sequence[int] | None = None, method: str = "canonical coefficients",
+    on_fail: OnFail | None = None,
+) -> ChebTucker:  # fmt: skip
+    """The function ``sum_r w_r prod_k sum_j C_k[j, r] T_j(x_k)``, in orthonormal factors.
+
+    Parameters
+    ----------
+    weights : array, shape (R,)
+        Real or complex.
+    factors : sequence of d arrays, shape (m_k, R)
+        Chebyshev coefficients, real or complex. They are read in blocks of columns.
+    domain : d pairs of float
+        The interval of each variable.
+    tol : float, optional
+        Accuracy relative to the largest ``|f|`` of the truncation of ranks.
+    ranks : int or d of them, optional
+        At most these.
+    method : str, optional
+        What the function says of how it was made.
+    on_fail : {"warn", "raise", "nan"}, optional
+        As in `from_data`.
+
+    Returns
+    -------
+    ChebTucker
+        Its error is that of the truncation, measured at points, and of rounding where large terms
+        cancel; the coefficients count as exact.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from linalgk.tensor._from_data import from_canonical_coefficients
+    >>> c = np.eye(3)
+    >>> f = from_canonical_coefficients([2.0, 0.0, 1.0], [c, c], [(-1, 1), (-1, 1)])
+    >>> round(f(0.5, 0.5), 12)
+    2.25
+    """
+    tol = _validate.real_between("tol", tol, 0.0, 1.0, low_open=True)
+    policy = "warn" if on_fail is None else _validate.on_fail(on_fail)
+    given = _canonical(weights, factors)
+    d = len(given.shape)
+    box = _box(domain, d)
+    nodes = [_chebyshev.points(min(max(2 * m - 1, 3), NODES)) for m in given.shape]
+    data = given.with_factors(
+        [_chebyshev.basis(x, f.shape[0]) @ f for x, f in zip(nodes, given.factors, strict=True)]
+    )
+    starts, scale = _search(data)
+    built = _Built(given, data, nodes, starts, 0.0, scale, data.terms(starts), "")
+    return _result(built, box, tol, _each("ranks", ranks, d, 1), policy, method)
+
+
+# --- What comes in --------------------------------------------------------------------------------
+
+
+def _entered(x: Any) -> Any:
+    """Values on the host: `Canonical`, `Tucker` or `Dense`."""
+    if hasattr(x, "weights") and hasattr(x, "factors"):
+        return _canonical(x.weights, x.factors)
+    if hasattr(x, "core") and hasattr(x, "factors") and not hasattr(x, "domain"):
+        factors = [_host(f"x.factors[{k}]", f) for k, f in enumerate(x.factors)]
+        return Tucker(_host("x.core", x.core), factors)
+    x = _host("x", _xp.as_array("x", x))
+    if x.ndim == 0 or 0 in x.shape:
+        msg = f"x: needs at least one value on every axis, got shape {tuple(x.shape)}"
+        raise ValueError(msg)
+    return Dense(x)
+
+
+def _canonical(weights: Any, factors: Sequence[Any]) -> Canonical:
+    w = _host("weights", _xp.as_array("weights", weights))
+    columns = [
+        _host(f"factors[{k}]", _xp.as_array(f"factors[{k}]", f)) for k, f in enumerate(factors)
+    ]
+    shapes = [tuple(f.shape) for f in columns]
+    if w.ndim != 1 or any(len(s) != 2 or s[1] != w.size or s[0] == 0 for s in shapes) or not shapes:
+        msg = f"factors: must have the shapes (n_k, R) for weights (R,), got {shapes}, {w.shape}"
+        raise ValueError(msg)
+    if not w.size:
+        return Canonical(np.zeros(1), [np.zeros((f.shape[0], 1)) for f in columns])
+    return Canonical(w, columns)
+
+
+def _host(name: str, x: Any) -> Any:
+    """In double precision on the host, finite."""
+    if _xp.is_traced(x):
+        msg = f"{name}: its values are looked at, which a traced array does not have"
+        raise TypeError(msg)
+    face = _xp.face(x)
+    if face is None:
+        msg = (
+            f"{name}: must be an array, a CanonicalTensor or a TuckerTensor, got {type(x).__name__}"
+        )
+        raise TypeError(msg)
+    y = np.asarray(_xp.to_numpy(_validate.floating(name, face.enter(x))))
+    y = y.astype(np.complex128 if y.dtype.kind == "c" else np.float64, copy=False)
+    if not np.isfinite(y).all():
+        msg = f"{name}: holds NaN or infinity; a function needs all values"
+        raise NonFiniteError(msg)
+    return y
+
+
+def _each(name: str, x: Any, d: int, low: int) -> tuple[int, ...] | None:
+    if x is None:
+        return None
+    items = tuple(x) if isinstance(x, Sequence | np.ndarray) else (x,) * d
+    if len(items) != d:
+        msg = f"{name}: must be a number or {d} of them, got {x!r}"
+        raise ValueError(msg)
+    return tuple(_validate.integer(name, item, low) for item in items)
+
+
+def _box(domain: Any, d: int) -> tuple[tuple[float, float], ...]:
+    box = checked_domain(domain)
+    if len(box) != d:
+        msg = f"domain: must be {d} pairs (a, b) for {d} variables, got {len(box)}"
+        raise ValueError(msg)
+    return box
+
+
+def _axes(grid: Any, domain: Any, shape: Sequence[int]) -> tuple[Any, list[Axis]]:
+    d = len(shape)
+    if isinstance(grid, str):
+        _validate.choice("grid", grid, GRIDS)
+        box = _box([(-1.0, 1.0)] * d if domain is None else domain, d)
+        axes = [Axis(_named(grid, n), grid == "chebyshev") for n in shape]
+    else:
+        vectors = [_host(f"grid[{k}]", _xp.as_array(f"grid[{k}]", v)) for k, v in enumerate(grid)]
+        sizes = [tuple(v.shape) for v in vectors]
+        if sizes != [(n,) for n in shape]:
+            msg = f"grid: must be {d} vectors of the lengths {tuple(shape)}, got shapes {sizes}"
+            raise ValueError(msg)
+        for k, v in enumerate(vectors):
+            if v.dtype.kind == "c" or not (np.diff(v) > 0).all():
+                msg = f"grid[{k}]: must be real and increasing"
+                raise ValueError(msg)
+        if domain is None:
+            domain = [(v[0], v[-1]) for v in vectors]
+        box = _box(domain, d)
+        axes = [_scaled(k, v, *box[k]) for k, v in enumerate(vectors)]
+    for k, axis in enumerate(axes):
+        n = axis.points.size
+        if not axis.chebyshev and 1 < n < _splines.LEAST:
+            msg = f"x: axis {k} has {n} points; splines need {_splines.LEAST}, or 1 for a constant"
+            raise ValueError(msg)
+    return box, axes
+
+
+def _named(grid: str, n: int) -> Any:
+    if grid == "chebyshev":
+        return _chebyshev.points(n)
+    if n == 1:
+        return np.zeros(1)
+    return np.linspace(-1, 1, n) if grid == "uniform" else (np.arange(1 - n, n, 2) / n)
+
+
+def _scaled(k: int, v: Any, a: float, b: float) -> Axis:
+    if v.size > 1:
+        for side, gap, width in (
+            ("below", v[0] - a, v[1] - v[0]),
+            ("above", b - v[-1], v[-1] - v[-2]),
+        ):
+            if gap > width * (1 + 1e-9):
+                msg = (
+                    f"domain[{k}]: reaches {gap:g} {side} the coordinates, more than the distance "
+                    f"{width:g} between them; data do not tell what is there"
+                )
+                raise ValueError(msg)
+    return Axis((v - 0.5 * (a + b)) * (2.0 / (b - a)), False)
+
+
+# --- Series ---------------------------------------------------------------------------------------
+
+
+class _Built(NamedTuple):
+    """Coefficients before ranks are truncated, and the data to be met."""
+
+    series: Any  # Canonical or Tucker of coefficients, or all of them
+    data: Any  # Canonical, Tucker or Dense
+    nodes: list[Any]  # where the data are, on [-1, 1]
+    starts: list[Any]  # entries that fibres are looked at through
+    tail: float  # absolute
+    scale: float
+    terms: float  # the largest sum of absolute terms, which rounding errors go with
+    what: str
+
+
+def _search(data: Any) -> tuple[list[Any], float]:
+    """Random entries, those uphill from them, and the largest."""
+    rng = np.random.default_rng(0)
+    many = isinstance(data, Canonical) and data.weights.size > MANY
+    starts = [rng.integers(0, n, FIBRES // 8 if many else FIBRES) for n in data.shape]
+    top, scale, _ = largest(data.fibres, starts)
+    return [np.concatenate(pair) for pair in zip(starts, top, strict=True)], scale
+
+
+def _built(
+    data: Any, axes: list[Axis], tol: float, degrees: Any, orders: tuple[int, ...], *, full: bool
+) -> _Built:
+    nodes = [a.points for a in axes]
+    starts, scale = _search(data)
+    given, transform = data, all(a.chebyshev for a in axes)
+    if isinstance(data, Dense):
+        scale = float(np.abs(data.values).max())
+        if transform:
+            c, gap = _transformed(data.values, tol * scale, degrees)
+            return _Built(c, data, nodes, starts, gap, scale, scale, "transform")
+        # so little that only the truncation of the coefficients counts
+        cut = truncate(data.values, tol=1e-3 * tol * scale * math.sqrt(data.values.size))
+        given = Tucker(cut.core, list(cut.factors))
+    columns, gap = [], 0.0
+    for k, axis in enumerate(axes):
+        mix = given.others(k, starts)
+        fibres = given.factors[k] @ mix
+        order, missed = (0, 0.0) if axis.chebyshev else _splines.judged(axis, fibres, orders)
+        budget = max(0.25 * tol * scale, 0.1 * missed) / len(axes)
+        c = _splines.series(
+            axis, given.factors[k], fibres, mix, order=order, budget=budget,
+            reach=given.reach(k), degree=None if degrees is None else degrees[k],
+        )  # fmt: skip
+        if axis.chebyshev:
+            missed = _splines.tail(_chebyshev.coefficients(fibres))
+        gap += missed
+        columns.append(c)
+    what = "transform" if transform else "splines"
+    series: Any = given.with_factors(columns)
+    if full:
+        count = math.prod(c.shape[0] for c in columns)
+        if count > LARGEST:
+            msg = f"method: 'full' would form {count} coefficients; 'rhosvd' does without them"
+            raise ValueError(msg)
+        series, what = series.multiplied(), what + ", full"
+    elif isinstance(data, Canonical):
+        what += ", rhosvd"
+    return _Built(series, data, nodes, starts, gap, scale, given.terms(starts), what)
+
+
+def _transformed(x: Any, size: float, degrees: Any) -> tuple[Any, float]:
+    """Coefficients of dense values on a Chebyshev grid, and what may be beyond the last of them."""
+    c, gap = x, 0.0
+    for k in range(x.ndim):
+        c = _chebyshev.coefficients(c, axis=k)
+    for k in range(x.ndim):
+        rows = np.moveaxis(np.abs(c), k, 0).reshape(c.shape[k], -1)
+        gap += _splines.tail(rows)
+        if degrees is None:
+            tails = np.cumsum(rows.sum(axis=1)[::-1])[::-1]
+            keep = max(int(np.count_nonzero(tails > 0.1 * size / x.ndim)), 1)
+        else:
+            keep = degrees[k] + 1
+        c = c[(slice(None),) * k + (slice(0, keep),)]
+    return np.ascontiguousarray(c), gap
+
+
+# --- The result -----------------------------------------------------------------------------------
+
+
+def _result(
+    built: _Built, box: Any, tol: float, ranks: tuple[int, ...] | None, policy: str, name: str
+) -> ChebTucker:
+    scale = built.scale
+    rounding = EPS * (4 * scale + built.terms)
+    goal = max(tol * scale - built.tail - rounding, 0.25 * tol * scale)
+    # of largest ranks: one that the coefficients' norm would need is found at points
+    for share in (0.25, 0.1, 0.03, 0.01):
+        small = _smaller(built.series, share * goal, scale)
+        if ranks is not None:
+            small = limited(small, ranks)
+        sampled, seen = _gap(small, built)
+        if sampled <= 0.75 * goal or ranks is not None:
+            break
+    count = math.sqrt(math.prod(f.shape[0] for f in small.factors))
+    safe = scale or 1.0
+    error = (built.tail + sampled + rounding) / safe
+    f = ChebTucker(
+        small.core, small.factors, box, error=error, scale=scale, converged=error <= tol,
+        method=f"{name}: {built.what}" if built.what else name,
+        certificate=Certificate(
+            built.tail / safe, small.error * count / safe, sampled / safe, seen
+        ),
+    )  # fmt: skip
+    if not f.converged and policy != "nan":
+        why = "more ranks, a higher degree or a larger tol"
+        if built.tail > 0.5 * tol * safe:
+            why = (
+                "the data are too coarse or too noisy between their points; a larger tol accepts it"
+            )
+        msg = f"{name}: error {error:.1e} instead of tol={tol:.1e}: {why}"
+        if policy == "raise":
+            raise NotConvergedError(msg, result=f)
+        warnings.warn(msg, ConvergenceWarning, stacklevel=3)
+    return f
+
+
+def _smaller(series: Any, tol: float, scale: float) -> Compressed:
+    """Of least ranks and degrees, to an absolute tolerance."""
+    if isinstance(series, np.ndarray):
+        if series.ndim == 1:
+            return compress_vector(series)
+        first = truncate(series, tol=tol * 0.5)
+        r = compress(first.core, first.factors, tol=tol * 0.5)
+        return r._replace(error=r.error + first.error)
+    core, factors, lost = series.reduced(0.1 * tol, scale)
+    r = compress(core, factors, tol=0.9 * tol)
+    return r._replace(error=r.error + lost)
+
+
+def compress_vector(c: Any) -> Compressed:
+    """A series in one variable."""
+    parts = [c.real, c.imag] if c.dtype.kind == "c" else [c]
+    core = np.array([1.0, 1.0j] if c.dtype.kind == "c" else [1.0])
+    return compress(core, [np.stack(parts, axis=1)], tol=0.0, trim=False)
+
+
+def limited(r: Compressed, ranks: Sequence[int]) -> Compressed:
+    """With at most these ranks."""
+    wanted = [min(a, b) for a, b in zip(r.core.shape, ranks, strict=True)]
+    if wanted == list(r.core.shape):
+        return r
+    core = np.ascontiguousarray(r.core)
+    is_complex = core.dtype.kind == "c"
+    pair = core.view(np.float64).reshape(*core.shape, 2) if is_complex else core
+    cut = _unfold.st_hosvd(pair, ranks=wanted, modes=range(core.ndim))
+    small = np.ascontiguousarray(cut.core)
+    small = small.view(np.complex128)[..., 0] if is_complex else small
+    factors = [f @ u for f, u in zip(r.factors, cut.factors, strict=False)]
+    return Compressed(small, tuple(factors), math.hypot(r.error, math.sqrt(cut.squared_error)))
+
+
+def _gap(small: Compressed, built: _Built) -> tuple[float, int]:
+    """The largest difference from the data that a search along fibres finds."""
+    tables = [
+        _chebyshev.basis(x, f.shape[0]) @ f for x, f in zip(built.nodes, small.factors, strict=True)
+    ]
+    here = Tucker(small.core, tables)
+    _, gap, seen = largest(
+        lambda k, index: here.fibres(k, index) - built.data.fibres(k, index), built.starts
+    )
+    return gap, seen
+
+
+# --- Records --------------------------------------------------------------------------------------
+
+
+def explain_from_data(
+    x: Any, /, domain: Any = None, *, grid: Any = "chebyshev", method: DataMethod = "auto", **_: Any
+) -> Explanation:
+    """What a call of from_data would run."""
+    given = _entered(x)
+    _axes(grid, domain, given.shape)
+    shape = given.shape
+    how = "transform" if isinstance(grid, str) and grid == "chebyshev" else "splines"
+    if isinstance(given, Canonical):
+        terms = given.weights.size
+        chosen = "full" if method == "full" else "rhosvd"
+        reason = f"{how} of {terms} columns for each axis; the full tensor is never formed"
+        flops = float(sum(4 * n * terms * min(n, terms) for n in shape))
+        if method == "full":
+            reason, flops = "it was asked for", 2.0 * math.prod(shape) * terms
+        moved = 8.0 * sum(shape) * terms
+    elif isinstance(given, Tucker):
+        chosen, reason = how, f"{how} of the factors' columns"
+        flops = float(
+            sum(4 * n * min(f.shape) ** 2 for n, f in zip(shape, given.factors, strict=True))
+        )
+        moved = 8.0 * sum(f.size for f in given.factors)
+    else:
+        chosen = how
+        reason = (
+            "cosine transforms of all values"
+            if how == "transform"
+            else ("columns of a Tucker decomposition of the values are interpolated")
+        )
+        flops = 2.0 * given.values.size * max(shape)
+        moved = 8.0 * given.values.size
+    return Explanation("from_data", chosen, reason, {}, flops, moved)
+
+
+def sample_from_data(
+    size: str, *, xp: Any = np, rng: Any = None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A smooth function on a Chebyshev grid."""
+    m = {"small": 17, "medium": 65, "large": 129}[size]
+    t = _chebyshev.points(m)
+    shift = np.random.default_rng(rng).uniform(2.0, 2.5)
+    return (xp.asarray(1 / (shift + t[:, None, None] + t[:, None] * t)),), {"tol": 1e-3}

@@ -1,0 +1,315 @@
+"""Positive sums of Gaussians for a radial kernel on [rmin, 1] with as few terms as we can.
+
+The trapezoidal rule in the logarithm of the exponent, whose small exponents a Gauss rule of the
+same measure replaces; then Gauss-Newton steps on a rule of fewer terms.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from linalgk.tensor._radial import Radial, make
+
+# Exponents beyond are not numbers any more once they are scaled back.
+_WIDEST = 690.0
+# Gauss-Newton steps cost the cube of the terms.
+_POLISHED = 100
+_STEPS = 14
+
+
+class Rule(NamedTuple):
+    """Weights and exponents, ascending, and the largest relative error on the search's points."""
+
+    weights: Any
+    exponents: Any
+    error: float
+
+
+class _Cut(NamedTuple):
+    """Where a trapezoidal rule ends: what a Gauss rule takes over, and what is left out."""
+
+    theta: float  # exponents up to this become a Gauss rule
+    dropped: float  # part of the tolerance spent on large exponents
+    grading: float  # growth of the step to the right
+
+
+class _Problem(NamedTuple):
+    kernel: Radial
+    rmin: float
+    tol: float
+    low: float  # range of log exponents that matter
+    high: float
+    r: Any
+    envelope: Any
+    value: Any
+    coarse: Any = None  # the same at some of the points
+
+
+def separations(rmin: float, smallest: float, count: int) -> Any:
+    """Points of [rmin, 1], equal steps of log r and denser at both ends; 0 where rmin is 0."""
+    s = np.arange(count) / (count - 1)
+    s = 0.7 * s + 0.15 * (1 - np.cos(math.pi * s))
+    low = max(rmin, smallest)
+    r = low ** (1 - s)
+    r[0], r[-1] = low, 1.0
+    return np.concatenate([np.zeros(1), r]) if rmin == 0 else r
+
+
+def least(kernel: Radial, rmin: float, tol: float) -> Rule:
+    """The rule of fewest terms found for [rmin, 1]; its error may exceed ``tol`` by a little."""
+    problem = _posed(kernel, rmin, tol)
+    best, shorter = _searched(problem)
+    while 1 < best.weights.size <= _POLISHED:
+        start = shorter.get(best.weights.size - 1)
+        better = _polished(problem, start if start is not None else _shortened(best))
+        if better.error > tol:
+            break
+        best = better
+    return best
+
+
+def smallest_separation(rmin: float, high: float) -> float:
+    """Below it every Gaussian is 1: where to begin in log r when ``rmin`` is 0."""
+    return rmin if rmin > 0 else 1e-2 * math.exp(-high / 2)
+
+
+def significant(kernel: Radial, rmin: float, tol: float) -> tuple[float, float]:
+    """The logarithms of exponents between which the integrand is not negligible."""
+    v = np.arange(-_WIDEST, _WIDEST, 0.25)
+    r = np.array([rmin, 1.0]) if rmin > 0 else np.concatenate([np.zeros(1), np.ones(1)])
+    with np.errstate(over="ignore", under="ignore"):
+        density = kernel.density(v)
+        envelope = np.log(kernel.envelope(np.asarray(r, np.longdouble), rmin).astype(np.float64))
+        # the largest over r of what one exponent contributes lies between the two at the ends
+        turn = np.clip(np.exp(-v / 2), r[0], r[1])
+        inner = np.log(kernel.envelope(turn, rmin)) if rmin > 0 or not kernel.singular else 0.0
+        size = np.maximum.reduce([
+            density - r[0] ** 2 * np.exp(v) - envelope[0],
+            density - r[1] ** 2 * np.exp(v) - envelope[1],
+            density - turn**2 * np.exp(v) - inner,
+        ])  # fmt: skip
+    matters = np.flatnonzero(size > math.log(tol) - 6)
+    low, high = v[matters[0]] - 0.25, v[matters[-1]] + 0.25
+    if kernel.rate:
+        low = max(low, math.log(tol) - 5)
+    return float(low), float(high)
+
+
+def _posed(kernel: Radial, rmin: float, tol: float) -> _Problem:
+    low, high = significant(kernel, rmin, tol)
+    count = 200 + int(4 * min(high - math.log(0.1), 60.0)) * max(1, int(-math.log10(tol) / 4))
+    r = separations(rmin, smallest_separation(rmin, high), count)
+    envelope = kernel.envelope(r, rmin)
+    exact = kernel.value(r)
+    whole = _Problem(kernel, rmin, tol, low, high, r, envelope, exact)
+    some = slice(None, None, 7)
+    return whole._replace(
+        coarse=whole._replace(r=r[some], envelope=envelope[some], value=exact[some])
+    )
+
+
+# --- Trapezoidal rules ---------------------------------------------------------------------------
+
+
+def _trapezoid(p: _Problem, h: float, grading: float) -> tuple[Any, Any]:
+    """Weights and exponents of equal steps in u, where v = u + grading/2 softplus(u - u0)^2."""
+    kernel = p.kernel
+    if grading == 0:
+        v = h * np.arange(math.floor(p.low / h), math.ceil(p.high / h) + 1)
+        slope: Any = 1.0
+    else:
+        # the density's peak is where its decay to the right begins
+        grid = np.linspace(p.low, p.high, 400)
+        u0 = float(grid[np.argmax(kernel.density(grid))]) + 4.0
+        end = u0 + (math.sqrt(1 + 2 * grading * max(p.high - u0, 0)) - 1) / grading + 3
+        u = h * np.arange(math.floor(p.low / h), math.ceil(end / h) + 1)
+        soft = np.logaddexp(0.0, u - u0)
+        v = u + grading / 2 * soft**2
+        slope = 1 + grading * soft * np.exp(-np.logaddexp(0.0, u0 - u))
+        keep = v < p.high + 1
+        u, v, slope = u[keep], v[keep], slope[keep]
+    w = h * slope * np.exp(kernel.density(v))
+    if kernel.rate:
+        # all exponents before the first act like it: a geometric series
+        w[0] /= -math.expm1(-kernel.rate * h)
+    return w, np.exp(v)
+
+
+def _gauss(w: Any, a: Any, m: int) -> tuple[Any, Any]:
+    """The m-point Gauss rule of a discrete measure: Lanczos on its nodes, orthogonal twice."""
+    mass = float(np.sum(w))
+    Q = np.zeros((m, a.size))
+    Q[0] = np.sqrt(w / mass)
+    diagonal, off = np.zeros(m), np.zeros(m)
+    for j in range(m):
+        z = a * Q[j]
+        diagonal[j] = Q[j] @ z
+        for _ in range(2):
+            z = z - Q[: j + 1].T @ (Q[: j + 1] @ z)
+        off[j] = np.linalg.norm(z)
+        if j + 1 < m:
+            if off[j] <= 1e-15 * a[-1]:
+                m = j + 1
+                break
+            Q[j + 1] = z / off[j]
+    T = np.diag(diagonal[:m]) + np.diag(off[: m - 1], 1) + np.diag(off[: m - 1], -1)
+    nodes, vectors = np.linalg.eigh(T)
+    return mass * vectors[0] ** 2, np.maximum(nodes, a[0])
+
+
+def _deviation(p: _Problem, w: Any, a: Any) -> Any:
+    """Errors relative to the envelope at the search's points."""
+    return (np.exp(-np.outer(p.r * p.r, a)) @ w - p.value) / p.envelope
+
+
+def _attempt(p: _Problem, h: float, cut: _Cut, limit: int) -> Rule | None:
+    """The trapezoidal rule with these cuts in exactly or at most ``limit`` terms."""
+    w, a = _trapezoid(p, h, cut.grading)
+    # what large exponents add is largest at rmin, or where they begin to fall
+    near = p.r[0] if p.rmin > 0 else 0.0
+    tail = np.cumsum((w * np.exp(-near * near * a))[::-1])[::-1] / p.envelope[0]
+    w, a = w[tail > cut.dropped * p.tol], a[tail > cut.dropped * p.tol]
+    left = int(np.searchsorted(a, cut.theta, side="right"))
+    m = limit - (a.size - left)
+    if m < (1 if left else 0):
+        return None
+    if m < left:
+        # the measure as it is seen from rmin, so that short intervals need few nodes
+        shift = p.rmin * p.rmin
+        gw, ga = _gauss(w[:left] * np.exp(-shift * a[:left]), a[:left], m)
+        w, a = np.concatenate([gw * np.exp(shift * ga), w[left:]]), np.concatenate([ga, a[left:]])
+    # most attempts fail by far
+    error = float(np.max(np.abs(_deviation(p.coarse, w, a)))) if p.coarse is not None else 0.0
+    if error < 1.5 * p.tol:
+        error = float(np.max(np.abs(_deviation(p, w, a))))
+    return Rule(w, a, error)
+
+
+def _cuts(p: _Problem) -> Iterator[_Cut]:
+    wide = p.kernel.smoothness > 0 and p.high > 20
+    for grading in (0.0, 0.03, 0.08) if wide else (0.0,):
+        for theta in (1.0, 2.0, 0.5, 4.0, 8.0, 16.0, 32.0):
+            for dropped in (0.3, 0.7, 0.05):
+                yield _Cut(theta, dropped, grading)
+
+
+def _searched(p: _Problem) -> tuple[Rule, dict[int, Rule]]:
+    """The shortest trapezoidal rule found, and the most accurate ones that are shorter."""
+    digits = math.log(2 / p.tol)
+    h = 1.2 * math.pi**2 / digits / math.sqrt(1 + p.kernel.sharpness(p.rmin) / digits)
+    safe = _Cut(1.0, 0.01, 0.0)
+    best: Rule | None = None
+    for _ in range(60):
+        found = _attempt(p, h, safe, 1 << 30)
+        if found is not None and (best is None or found.error < best.error):
+            best = found
+        if best is not None and best.error <= p.tol:
+            break
+        h *= 0.9
+    assert best is not None
+    if best.error > p.tol:
+        return best, {}
+    shorter: dict[int, Rule] = {}
+    improved = True
+    while improved:
+        improved = False
+        # wide intervals cost the square of the terms
+        for cut in list(_cuts(p))[:: 1 if best.weights.size < 150 else 5]:
+            for step in np.arange(1.3, 0.8, -0.04):
+                while True:
+                    limit = best.weights.size - 1
+                    found = _attempt(p, h * step, cut, limit) if limit else None
+                    if found is None:
+                        break
+                    size = found.weights.size
+                    if size not in shorter or found.error < shorter[size].error:
+                        shorter[size] = found
+                    if found.error > p.tol:
+                        break
+                    best, improved = found, True
+    return best, shorter
+
+
+# --- Polishing -----------------------------------------------------------------------------------
+
+
+def _shortened(rule: Rule) -> Rule:
+    """One term fewer: the two smallest exponents become one."""
+    w, a = rule.weights, rule.exponents
+    merged = np.array([w[0] + w[1]]), np.array([(w[0] * a[0] + w[1] * a[1]) / (w[0] + w[1])])
+    return Rule(np.concatenate([merged[0], w[2:]]), np.concatenate([merged[1], a[2:]]), math.inf)
+
+
+def _polished(p: _Problem, rule: Rule) -> Rule:
+    """Gauss-Newton on the logarithms of weights and exponents, reweighted towards the maximum norm.
+
+    The logarithms keep both positive; the best approximation has this form and 2k + 1 extremes
+    of alternating sign (Braess, "Nonlinear Approximation Theory", 1986, chapter VI).
+    """
+    size = rule.weights.size
+    smallest = smallest_separation(p.rmin, p.high)
+    r = separations(p.rmin, smallest, 10 * size + 20)
+    q = p._replace(
+        r=r, envelope=p.kernel.envelope(r, p.rmin),
+        value=p.kernel.value(r),
+    )  # fmt: skip
+    x = np.log(np.concatenate([rule.weights, rule.exponents]))
+    weighting, damp = np.ones(r.size), 1e-3
+    state = _linearized(q, x)
+    best, best_error = x, float(np.max(np.abs(state[0])))
+    for _ in range(_STEPS if size > 25 else 60):
+        residual, J = state
+        A = J * weighting[:, None]
+        norms = np.linalg.norm(A, axis=0)
+        stacked = np.concatenate([A, np.diag(damp * norms + 1e-300)])
+        Q, R = np.linalg.qr(stacked)
+        with np.errstate(all="ignore"):
+            try:
+                step = np.linalg.solve(R, -(Q[: r.size].T @ (weighting * residual)))
+            except np.linalg.LinAlgError:
+                break
+        largest = np.max(np.abs(step[size:]))
+        if not largest < 1e6:
+            break
+        trial = x + step * min(1.0, 0.5 / max(float(largest), 1e-300))
+        after = _linearized(q, trial)
+        before, now = (float(np.linalg.norm(weighting * s[0])) for s in (state, after))
+        if now < before * 1.0001:
+            x, state, damp = trial, after, max(damp / 5, 1e-14)
+            error = np.abs(state[0])
+            peak = float(np.max(error))
+            if peak < best_error:
+                best, best_error = x, peak
+            if best_error <= 0.97 * p.tol:
+                break
+            if now > 0.9 * before or peak < 3 * p.tol:
+                weighting = weighting * np.sqrt(error / peak + 0.05)
+                weighting /= np.max(weighting)
+        else:
+            damp *= 10
+            if damp > 10:
+                break
+    order = np.argsort(best[size:])
+    w, a = np.exp(best[:size])[order], np.exp(best[size:])[order]
+    return Rule(w, a, float(np.max(np.abs(_deviation(p, w, a)))))
+
+
+def _linearized(p: _Problem, x: Any) -> tuple[Any, Any]:
+    size = x.size // 2
+    w, a = np.exp(x[:size]), np.exp(x[size:])
+    y = np.outer(p.r * p.r, a)
+    terms = w * np.exp(-y) / p.envelope[:, None]
+    residual = np.sum(terms, axis=1) - p.value / p.envelope
+    return residual, np.concatenate([terms, -y * terms], axis=1)
+
+
+@functools.lru_cache(maxsize=256)
+def kept(name: str, parameters: tuple[tuple[str, float], ...], rmin: float, tol: float) -> Rule:
+    """`least` for the kernel of that name, read-only."""
+    rule = least(make(name, dict(parameters)), rmin, tol)
+    for x in (rule.weights, rule.exponents):
+        x.flags.writeable = False
+    return rule
