@@ -118,6 +118,31 @@ def test_story_3_whitening_in_jax(capsys):
     assert abs(np.asarray(names["g"]).sum()) < 1e-2
 
 
+def test_story_5_knows_its_error_at_the_cusp(capsys):
+    names = run("examples/story_05.py")
+    rho, rng = names["rho"], np.random.default_rng(1)
+    assert not rho.converged
+    assert rho.error > 1e-8
+    assert len(names["caught"]) == 1
+    assert issubclass(names["caught"][0].category, lk.errors.ConvergenceWarning)
+    assert "ChebTucker on [-6, 6] x [-6, 6] x [-6, 6]" in capsys.readouterr().out
+    # by the nucleus and everywhere: the largest value is 1
+    near = rng.normal(0, 0.05, (3, 20_000)) + np.array([[0], [0], [0.7]])
+    for x in (near, rng.uniform(-6, 6, (3, 20_000))):
+        truth = np.exp(-2 * np.sqrt(x[0] ** 2 + x[1] ** 2 + (x[2] - 0.7) ** 2))
+        assert abs(rho(*x) - truth).max() <= 3 * rho.error
+    # |error| <= rho.error everywhere would allow more
+    assert abs(names["q"] - np.pi) < 1e-3
+    assert abs(names["line"](0.7) - np.pi / 2) < 1e-3
+    assert names["fx"].shape == (1000,)
+    assert names["grid"].shape == (40, 50, 60)
+    np.testing.assert_allclose(
+        names["grid"][3, 4, 5], rho(names["xs"][3], names["ys"][4], names["zs"][5]), atol=1e-12
+    )
+    r = np.geomspace(1e-3, 20, 1000)
+    assert abs(np.exp(-np.outer(r * r, names["a"])) @ names["w"] * r - 1).max() <= 1e-10
+
+
 @pytest.fixture(scope="module")
 def story_8(tmp_path_factory):
     pytest.importorskip("dask")

@@ -103,11 +103,11 @@ def measure(sampler: Sampler, core: Any, factors: Any) -> Measured:
         if missed[i] > error:
             error, worst = float(missed[i]), t[:, i].copy()
 
+    uniform = 2 * halton(SPREAD, d, 20) - 1
+    crowded = np.sin(0.5 * np.pi * (2 * halton(SPREAD, d, 20 + SPREAD) - 1))
+    corners = np.array(np.meshgrid(*[[-1.0, 1.0]] * d)).reshape(d, -1)
+    look(np.concatenate([uniform, crowded, corners * 0.9995], axis=1))
     try:
-        uniform = 2 * halton(SPREAD, d, 20) - 1
-        crowded = np.sin(0.5 * np.pi * (2 * halton(SPREAD, d, 20 + SPREAD) - 1))
-        corners = np.array(np.meshgrid(*[[-1.0, 1.0]] * d)).reshape(d, -1)
-        look(np.concatenate([uniform, crowded, corners * 0.9995], axis=1))
         for base in (sampler.top.copy(), worst):
             for k in range(d):
                 t, values = _between(core, factors, base, k)

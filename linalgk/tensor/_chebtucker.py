@@ -147,7 +147,8 @@ def chebtucker(
     limit = (1 << 26 if vectorized else 1 << 22) if max_evaluations is None else max_evaluations
     limit = _validate.integer("max_evaluations", limit, 1)
     sampler = Sampler(f, box, vectorized=bool(vectorized), limit=limit, xp=xp, device=device)
-    plan = Plan(tol, method, degree + 1, budget, np.random.default_rng(rng), real)
+    eps = max(sampler.eps, float(np.finfo(real).eps))
+    plan = Plan(tol, method, degree + 1, budget, np.random.default_rng(rng), real, eps)
     try:
         result = approximated(sampler, plan)
     except Exhausted:
@@ -158,7 +159,7 @@ def chebtucker(
         raise ValueError(msg) from None
     if name in _xp.COMPLEX:
         result = result._with(result.core.astype(name), result.factors)
-    return _answered(result, tol, policy, sampler)
+    return _answered(result, plan, policy)
 
 
 def checked_domain(domain: Any) -> tuple[tuple[float, float], ...]:
@@ -188,20 +189,17 @@ def _dtype(dtype: Any) -> str:
     return str(_validate.choice("dtype", name, _xp.REAL))
 
 
-def _answered(result: ChebTucker, tol: float, policy: str, sampler: Sampler) -> ChebTucker:
+def _answered(result: ChebTucker, plan: Plan, policy: str) -> ChebTucker:
     if result.converged or policy == "nan":
         return result
-    eps = max(sampler.eps, float(np.finfo(result.factors[0].dtype).eps))
-    if tol < 4 * eps:
-        why = f"tol = {tol:.1e} is below the precision of the values, {4 * eps:.1e}"
-    else:
-        why = (
-            "f may have a cusp, a jump or noise, or need a higher max_degree, budget or "
-            "max_evaluations"
-        )
+    why = (
+        "f may have a cusp, a jump or noise, or need a higher max_degree, budget or max_evaluations"
+    )
+    if plan.tol < plan.reached:
+        why = f"it is below {plan.reached:.1e}, the precision of the values and coefficients"
     msg = (
         f"chebtucker: reached a relative error of {result.error:.1e} with degrees {result.degrees} "
-        f"and ranks {result.ranks}, not tol = {tol:.1e}: {why}"
+        f"and ranks {result.ranks}, not tol = {plan.tol:.1e}: {why}"
     )
     if policy == "raise":
         raise NotConvergedError(msg, result=result)

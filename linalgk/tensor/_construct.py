@@ -8,12 +8,14 @@ import numpy as np
 from linalgk.tensor import _certify, _cross, _degrees, _grid
 from linalgk.tensor._certify import SHARES
 from linalgk.tensor._function import Certificate, ChebTucker
-from linalgk.tensor._sampling import Sampler
+from linalgk.tensor._sampling import Exhausted, Sampler
 
 # A grid of so many points is made without a second thought.
 CHEAP, CHEAP_SLOW = 2_500_000, 30_000
 # What a function that no degree resolves may cost: it will not be met anyway.
 HOPELESS_CROSS, HOPELESS_GRID, HOPELESS_RANK = 12_000_000, 1_000_000, 128
+# Tolerances below so many eps are out of reach.
+PRECISION = 4
 # Evaluations kept back for the certificate.
 KEPT = 4000
 ATTEMPTS = 3
@@ -29,82 +31,100 @@ class Plan(NamedTuple):
     budget: int
     rng: Any
     real: str
+    eps: float  # of the values and the coefficients
+
+    @property
+    def reached(self) -> float:
+        """The tolerance that is worked for."""
+        return max(self.tol, PRECISION * self.eps)
+
+    def met(self, error: float) -> bool:
+        """Whether an error is small enough to be called converged."""
+        return self.tol >= PRECISION * self.eps and error <= max(2 * self.tol, 64 * self.eps)
 
 
 def approximated(sampler: Sampler, plan: Plan) -> ChebTucker:
-    d = sampler.ndim
+    """Try, measure the error, and try harder; `Exhausted` where not even one try was possible."""
     axes, coarse = _degrees.explore(sampler)
-    eps = max(sampler.eps, float(np.finfo(plan.real).eps))
-    tol = max(plan.tol, 4 * eps)
     through = sampler.top[:, None]
     best: ChebTucker | None = None
     for attempt in range(ATTEMPTS):
-        inner = tol / (10 * 4**attempt)
-        if sampler.scale == 0.0:
-            built, hopeless, method = _zero(d), False, "grid"
-        else:
-            degrees = _degrees.find(
-                sampler, inner, fibres=FIBRES << attempt, through=through, longest=plan.longest,
-                rng=plan.rng,
-            )  # fmt: skip
-            hopeless = not all(degrees.resolved)
-            seeds = axes, coarse
-            built, method = _built(sampler, plan, degrees, inner, tol, seeds)
-        found, worst = _leanest(sampler, plan, built, method, tol, hopeless)
-        error = found.error
-        if best is None or error < best.error:
-            improved = best is None or error < 0.5 * best.error
-            best = found
-        else:
-            improved = False
-        if error <= tol or hopeless or not improved or sampler.left < 4 * KEPT:
+        try:
+            found, worst, hopeless = _attempt(sampler, plan, attempt, through, (axes, coarse))
+        except Exhausted:
+            if best is None:
+                raise
+            break
+        improved = best is None or found.error < 0.5 * best.error
+        best = found if best is None or found.error < best.error else best
+        if found.error <= plan.reached or hopeless or not improved:
             break
         through = np.concatenate([through, worst[:, None], sampler.top[:, None]], axis=1)
     assert best is not None
     return best._with(best.core, best.factors, evaluations=sampler.evaluations)
 
 
+def _attempt(
+    sampler: Sampler, plan: Plan, attempt: int, through: Any, seeds: tuple[Any, Any]
+) -> tuple[ChebTucker, Any, bool]:  # fmt: skip
+    """A series, where its error is, and whether more effort is in vain."""
+    if sampler.scale == 0.0:
+        return *_leanest(sampler, plan, _zero(sampler.ndim), "grid", False), False
+    inner = plan.reached / (10 * 4**attempt)
+    degrees = _degrees.find(
+        sampler, inner, fibres=FIBRES << attempt, through=through, longest=plan.longest,
+        rng=plan.rng,
+    )  # fmt: skip
+    hopeless = not all(degrees.resolved)
+    built, method = _built(sampler, plan, degrees, inner, seeds)
+    return *_leanest(sampler, plan, built, method, hopeless), hopeless
+
+
 def _leanest(
-    sampler: Sampler, plan: Plan, built: _grid.Built, method: str, tol: float, hopeless: bool
+    sampler: Sampler, plan: Plan, built: _grid.Built, method: str, hopeless: bool
 ) -> tuple[ChebTucker, Any]:  # fmt: skip
     """With the least ranks whose measured error allows them, and where that error is."""
-    eps = max(sampler.eps, float(np.finfo(plan.real).eps))
-    cast = {"f": plan.real, "c": {"float32": "complex64", "float64": "complex128"}[plan.real]}
-    spend = tol * sampler.scale
-    # ranks are of no use against an error of the degrees, and cheap to keep
-    tries = ((0.2, (1.0,)),) if hopeless else ((0.8, SHARES), (0.4, SHARES), (0.1, SHARES))
+    spend = plan.reached * sampler.scale
+    tries = [(0.8, SHARES), (0.4, SHARES), (0.1, SHARES)]
     if hopeless:
-        spend = max(spend, built.tail / 10)
+        # low ranks are of little use beside a large error of the degrees
+        spend, tries = max(spend, built.tail / 10), [(0.2, (1.0,))]
+    found: tuple[ChebTucker, Any] | None = None
     for share, shares in tries:
         lean = _certify.lean(built.core, built.factors, share * spend, shares=shares)
+        real = "complex64" if plan.real == "float32" else "complex128"
+        core = lean.core.astype(real if lean.core.dtype.kind == "c" else plan.real)
         factors = [u.astype(plan.real) for u in lean.factors]
-        core = lean.core.astype(cast[lean.core.dtype.kind])
-        measured = _certify.measure(
-            sampler, core.astype(lean.core.dtype), [u.astype(np.float64) for u in factors]
-        )
-        if measured.error <= spend or hopeless:
+        try:
+            measured = _certify.measure(
+                sampler, core.astype(lean.core.dtype), [u.astype(np.float64) for u in factors]
+            )
+        except Exhausted:
+            if found is None:
+                raise
             break
-    scale = sampler.scale or 1.0
-    tail, sampled = built.tail / scale, measured.error / scale
-    error = max(sampled, tail)
-    result = ChebTucker(
-        core, factors, sampler.domain, error=error, scale=sampler.scale, method=method,
-        converged=plan.tol >= 4 * eps and error <= max(2 * plan.tol, 64 * eps),
-        certificate=Certificate(
-            tail, (lean.bound + built.lost) / scale, sampled, measured.points
-        ),
-    )  # fmt: skip
-    return result, measured.worst
+        scale = sampler.scale or 1.0
+        tail, sampled = built.tail / scale, measured.error / scale
+        bound = (lean.bound + built.lost) / scale
+        result = ChebTucker(
+            core, factors, sampler.domain, error=max(sampled, tail), scale=sampler.scale,
+            method=method, converged=plan.met(max(sampled, tail)),
+            certificate=Certificate(tail, bound, sampled, measured.points),
+        )  # fmt: skip
+        found = result, measured.worst
+        if measured.error <= spend:
+            break
+    assert found is not None
+    return found
 
 
 def _built(
-    sampler: Sampler, plan: Plan, degrees: _degrees.Degrees, inner: float, tol: float,
-    seeds: tuple[Any, Any],
+    sampler: Sampler, plan: Plan, degrees: _degrees.Degrees, inner: float, seeds: tuple[Any, Any]
 ) -> tuple[_grid.Built, str]:  # fmt: skip
     d, scale = sampler.ndim, sampler.scale
     hopeless = not all(degrees.resolved)
     fine = max(inner, 2 * degrees.noise) * scale
-    target = 0.5 * tol * scale
+    target = 0.5 * plan.reached * scale
     if hopeless:
         fine, target = max(fine, degrees.tail / 300), max(target, degrees.tail / 3)
     lengths = [
@@ -125,7 +145,8 @@ def _built(
         crossed = _cross.build(
             sampler, lengths, fine, target,
             start=_cross.starting_points(*seeds, sampler.top, fine), longest=plan.longest,
-            highest=highest, limit=min(limit, max(sampler.left - KEPT, 0)), rng=plan.rng,
+            highest=highest, limit=min(limit, sampler.left - _reserve(sampler)),
+            largest=plan.budget // 32, rng=plan.rng,
         )  # fmt: skip
         if crossed is not None and (crossed.missed <= target or plan.method == "cross"):
             return crossed, "cross"
@@ -145,7 +166,11 @@ def _built(
 
 def _largest(sampler: Sampler, plan: Plan) -> int:
     """Points of a grid: its values, their coefficients and two copies have to fit."""
-    return max(min(plan.budget // 32, sampler.left - KEPT), 1)
+    return max(min(plan.budget // 32, sampler.left - _reserve(sampler)), 1)
+
+
+def _reserve(sampler: Sampler) -> int:
+    return min(KEPT, sampler.left // 4)
 
 
 def _fitted(lengths: list[int], largest: int) -> list[int]:

@@ -28,12 +28,13 @@ PROBES = 64
 
 def build(
     sampler: Sampler, lengths: list[int], tol: float, target: float, *,
-    start: list[Any], longest: int, highest: int, limit: int, rng: Any,
+    start: list[Any], longest: int, highest: int, limit: int, largest: int, rng: Any,
 ) -> Built | None:  # fmt: skip
     """With fibres to the absolute tolerance ``tol`` until probes are met to ``target``.
 
     ``start`` are chosen points of each variable to begin with. None where the first sweep would
-    take more than ``limit`` evaluations or a rank above ``highest``; else the best sweep.
+    take more than ``limit`` evaluations, ``largest`` of them at once, or a rank above ``highest``;
+    else the best sweep.
     """
     d = sampler.ndim
     end = sampler.evaluations + min(limit, sampler.left)
@@ -51,7 +52,7 @@ def build(
                 while True:
                     m = lengths[k]
                     sizes = [m if j == k else len(s) for j, s in enumerate(sets)]
-                    if math.prod(sizes) > end - sampler.evaluations:
+                    if math.prod(sizes) > min(largest, end - sampler.evaluations):
                         return best
                     y = sampler.grid([*sets[:k], _chebyshev.points(m), *sets[k + 1 :]])
                     c = _chebyshev.coefficients(y, axis=k)
@@ -129,7 +130,7 @@ def column_space(columns: Any, tol: float, before: Any, rng: Any) -> Any:
 
 
 def pick(v: Any, over: int) -> Any:
-    """Rows of v (m, r) that determine the others: r by pivoted QR, then ``over`` in the same way."""
+    """Rows of v (m, r) that determine the others: r by pivoted QR, then ``over`` likewise."""
     import scipy.linalg
 
     m, r = v.shape

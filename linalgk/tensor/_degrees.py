@@ -116,7 +116,7 @@ def _kept(c: Any, wanted: float) -> int:
     if top <= wanted:
         return 1
     if c.shape[0] >= 17:
-        return _chebyshev.chop(c, wanted / top)
+        return int(_chebyshev.chop(c, wanted / top))
     small = np.abs(c).max(axis=1) <= wanted
     return c.shape[0] - int(np.argmin(small[::-1]))
 

@@ -57,7 +57,8 @@ def _on_host(face: _xp.Face, given: dict[str, Any]) -> tuple[_xp.Face, dict[str,
 
 
 def _to_jax(x: Any, _like: Any) -> Any:
-    return sys.modules["jax"].numpy.asarray(x) if isinstance(x, np.ndarray | np.generic) else x
+    # without a compilation for each shape, which jax.numpy.asarray takes
+    return sys.modules["jax"].device_put(x) if isinstance(x, np.ndarray | np.generic) else x
 
 
 @contextlib.contextmanager
@@ -181,6 +182,9 @@ class Format(ABC):
 
     def _enter(self) -> Entered:
         return enter(self._named())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     def __eq__(self, other: object) -> bool:
         """Whether all arrays are equal; equal tensors may be stored as different arrays."""

@@ -28,8 +28,8 @@ from linalgk.typing import OnFail
 DataMethod = Literal["auto", "rhosvd", "full"]
 GRIDS = ("chebyshev", "uniform", "cells")
 TOL = 1e-10
-# Fibres that errors are measured on, of few terms and of more than these.
-FIBRES, MANY = 64, 20_000
+# Fibres that errors are measured on; terms of which an eighth have to do; fibres between data.
+FIBRES, MANY, BETWEEN = 64, 20_000, 15
 # Points on each axis where coefficients are given.
 NODES = 65
 # Numbers of a full tensor of coefficients.
@@ -460,14 +460,33 @@ def limited(r: Compressed, ranks: Sequence[int]) -> Compressed:
 
 
 def _gap(small: Compressed, built: _Built) -> tuple[float, int]:
-    """The largest difference from the data that a search along fibres finds."""
+    """The largest difference from the data, and between them from the series not truncated."""
+    found = [_difference(small, built.data, built.nodes, built.starts)]
+    series = built.series
+    if isinstance(series, np.ndarray):
+        series = Tucker(series, [np.eye(n) for n in series.shape])
+    nodes = [_chebyshev.points(2 * m + 1) for m in series.shape]
+    fine = series.with_factors(
+        [
+            _chebyshev.basis(x, m) @ f
+            for x, m, f in zip(nodes, series.shape, series.factors, strict=True)
+        ]
+    )
+    # nearest to where the data are looked at, a few of them; and the middle
+    starts = [
+        np.append(np.searchsorted(x, old[i[-BETWEEN:]]).clip(0, x.size - 1), x.size // 2)
+        for x, old, i in zip(nodes, built.nodes, built.starts, strict=True)
+    ]
+    found.append(_difference(small, fine, nodes, starts))
+    return max(g for g, _ in found), sum(n for _, n in found)
+
+
+def _difference(small: Compressed, data: Any, nodes: list[Any], starts: Any) -> tuple[float, int]:
     tables = [
-        _chebyshev.basis(x, f.shape[0]) @ f for x, f in zip(built.nodes, small.factors, strict=True)
+        _chebyshev.basis(x, f.shape[0]) @ f for x, f in zip(nodes, small.factors, strict=True)
     ]
     here = Tucker(small.core, tables)
-    _, gap, seen = largest(
-        lambda k, index: here.fibres(k, index) - built.data.fibres(k, index), built.starts
-    )
+    _, gap, seen = largest(lambda k, i: here.fibres(k, i) - data.fibres(k, i), starts)
     return gap, seen
 
 

@@ -170,8 +170,10 @@ def _mixture(nu: float, z: Any) -> Any:
     The trapezoidal rule in log(tau) has no error that long double could show; Bessel functions
     of the second kind in double precision have one.
     """
-    h = min(0.2, 0.6 / math.sqrt(nu + float(np.min(z))))
-    high = math.log(nu + 12 * math.sqrt(nu) + 60 + float(np.max(z)))
+    low, top = float(np.min(z)), float(np.max(z))
+    # values below exp(-40) times the largest need not be accurate by themselves
+    h = min(0.1, 0.6 / math.sqrt(nu + min(top, low + 40)))
+    high = math.log(nu + 12 * math.sqrt(nu) + 60 + top)
     u = h * np.arange(math.floor(-50 / nu / h), math.ceil(high / h) + 1).astype(z.dtype)
     logs = nu * u - np.exp(u)
     w = np.exp(logs - np.max(logs))

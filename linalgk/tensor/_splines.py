@@ -2,10 +2,11 @@
 
 A spline of odd order p (cubic: 3) with not-a-knot ends is exact for polynomials of that degree; on
 smooth data halving the spacing divides its error by ``2^(p+1)``. How far it is from the truth
-shows where every second point is left out: the difference there, times the factor by which it
-fell from every fourth to every second point, is what is left with all of them.
+shows where every second point is left out: the difference there, divided by that factor if it
+fell so from every fourth to every second point, is what is left with all of them.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,19 +76,30 @@ def judged(axis: Axis, fibres: Any, orders: tuple[int, ...] = ORDERS) -> tuple[i
         second = left_out(axis, fibres, order, 2)
         fourth = left_out(axis, fibres, order, 4) if n >= 4 * (order + 1) else np.inf
         fell = second / fourth if 0 < fourth < np.inf else 1.0
-        error = second * min(max(fell, 0.5 ** (order + 1)), 1.0)
+        # as fast as it should, or what is not smooth has only been missed by every fourth point
+        fell = fell if fell <= 4 * 0.5 ** (order + 1) else 1.0
+        error = second * max(fell, 0.5 ** (order + 1))
         if error < best[1]:
             best = (order, error)
     return best
 
 
 def tail(c: Any) -> float:
-    """What the coefficients beyond the last ones of any column may add up to."""
+    """What the coefficients beyond the last ones of any column may add up to.
+
+    Sums of ``j^-p`` from m on, ``m^(1-p) / (p - 1)``, with the last ones and the p of the last
+    quarter; a geometric series counts as one of a high p.
+    """
     m = c.shape[0]
     if m == 1:
         return 0.0
-    last = max(2, m // 32) if m > 4 else 1
-    return float(np.abs(c[-last:]).sum(axis=0).max(initial=0.0))
+    envelope = np.maximum.accumulate(np.abs(c).max(axis=1, initial=0.0)[::-1])[::-1]
+    last = float(envelope[-max(2, m // 16) if m > 4 else -1])
+    before = float(envelope[(3 * m) // 4 - max(2, m // 16) if m > 8 else 0])
+    if last == 0.0:
+        return 0.0
+    p = math.log(before / last) / math.log(4 / 3)
+    return last * m / min(max(p - 1, 1.0), float(m))
 
 
 def series(

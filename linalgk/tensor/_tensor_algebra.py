@@ -193,7 +193,8 @@ def _lengths(xp: Any, f: Any) -> tuple[Any, tuple[Any, Any]]:
     one = xp.ones_like(xp.sum(xp.abs(f[:0, :]), axis=0))
     square = _squares(xp, f)
     # of squares in this range neither the root nor its inverse has lost anything
-    fit = (square > _TINY) & (square < 1 / _TINY)
+    tiny = float(np.finfo(_xp.dtype_name(square)).tiny) ** 0.6
+    fit = (square > tiny) & (square < 1 / tiny)
     if not _xp.is_traced(f) and bool(xp.all(fit)):
         return f, (one, xp.sqrt(square))
     top = xp.max(xp.abs(f), axis=0) if 0 not in f.shape else one
@@ -201,9 +202,6 @@ def _lengths(xp: Any, f: Any) -> tuple[Any, tuple[Any, Any]]:
     f = f / top
     square = _squares(xp, f)
     return f, (top, xp.sqrt(xp.where(square > 0, square, one)))
-
-
-_TINY = 1e-30
 
 
 def _squares(xp: Any, f: Any) -> Any:

@@ -99,9 +99,6 @@ class TuckerTensor(Format):
         self.method, self.converged = str(method), bool(converged)
         register(TuckerTensor, "core", self._static)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
-
     @property
     def ranks(self) -> tuple[int, ...]:
         """Shape of the core."""
