@@ -15,7 +15,10 @@ CASES = [
     for dtype in chosen.dtypes
 ]
 # Those whose arrays share a batch axis in front.
-UNBATCHED = {op.name for op in lk.ops() if op.room == "sketch"} - {"fwht"} | {"mttkrp_block"}
+UNBATCHED = {op.name for op in lk.ops() if op.room == "sketch"} - {"fwht"} | {
+    "mttkrp_block",
+    "tucker_evaluate",
+}
 BATCHED = [case for case in CASES if str(case.id).split("-")[0] not in UNBATCHED]
 # Products of BLAS are the same but for rounding; everything else of that room to the bit.
 ROUNDED = ("dense_apply", "dense_gather")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from linalgk._dispatch import Function
-from linalgk.tensor import _chebtucker, _gaussians, _longrange, _tucker, _values
+from linalgk.tensor import _chebtucker, _gaussians, _longrange, _tucker, _evaluate
 from linalgk.tensor._canonical import CanonicalTensor
 from linalgk.tensor._chebtucker import chebtucker
 from linalgk.tensor._function import Certificate, ChebTucker
@@ -48,7 +48,7 @@ RECORDS: tuple[Any, ...] = (
         accepts=(*_DENSE, "memmap", "iterable"), rng=True,
     ),
     _record(
-        ChebTucker, _values.sample, _values.explain_values, methods=("recurrence",),
+        ChebTucker, _evaluate.sample, _evaluate.explain_values, methods=("recurrence",),
         ops=(EVALUATE,),
     ),
     _record(

@@ -26,7 +26,7 @@ from linalgk.tensor._compress import truncate
 from linalgk.tensor._extrema import extremum
 
 # Numbers of an intermediate array of a product; above it the product is constructed by sampling.
-LARGEST = 1 << 26
+LARGEST = 1 << 25
 # Numbers of a factor of a product whose singular values are taken.
 WIDEST = 1 << 23
 # Least tolerance of a construction: values of a function have rounding errors.
@@ -81,7 +81,7 @@ def add(f: F, other: Any) -> F:
     """``f + other``."""
     g = _pair(f, other)
     if g is None:
-        return NotImplemented
+        return NotImplemented  # type: ignore[no-any-return]
     shape = grid_shape([max(m) + 1 for m in zip(f.degrees, g.degrees, strict=True)])
     exact = sum(grid_values(h.core, h.factors, shape) for h in (f, g))
     core, bases = total([(f.core, f.factors), (g.core, g.factors)])
@@ -102,11 +102,9 @@ def recompress(f: F, tol: Any) -> F:
 
 def part(f: F, name: str) -> F:
     """The real or imaginary part."""
-    core = getattr(f.core, name)
-    inherited = absolute(f) if f.dtype.kind == "c" else f.error * f.scale
-    if f.dtype.kind != "c" and name == "real":
-        return f
-    return settle([f], core, f.factors, method=name, inherited=inherited)
+    if f.dtype.kind != "c":
+        return f if name == "real" else _constant(f, f.dtype.type(0))
+    return settle([f], getattr(f.core, name), f.factors, method=name, inherited=absolute(f))
 
 
 def conj(f: F) -> F:
@@ -124,7 +122,7 @@ def multiply(f: F, other: Any) -> F:
         return _scaled(f, number)
     g = _pair(f, other)
     if g is None:
-        return NotImplemented
+        return NotImplemented  # type: ignore[no-any-return]
     lengths = [m + n + 1 for m, n in zip(f.degrees, g.degrees, strict=True)]
     inherited = absolute(f) * g.scale + absolute(g) * f.scale + absolute(f) * absolute(g)
     tol = max(inherited / 2, eps(np.result_type(f.dtype, g.dtype)) * f.scale * g.scale)
@@ -141,13 +139,15 @@ def multiply(f: F, other: Any) -> F:
     )
 
 
-def _scaled(f: F, number: Any) -> F:
+def _scaled(f: F, number: Any, by: Callable[[Any, Any], Any] = operator.mul) -> F:
+    """Multiplied by a number, or divided."""
     if number == 0:
         return _constant(f, np.result_type(f.dtype, number).type(0))
     # NumPy's promotion: a Python number keeps the precision
-    core = f.core * number
+    core = by(f.core, number)
     real = core.dtype.type(0).real.dtype
-    return f._with(core, [c.astype(real) for c in f.factors], scale=f.scale * float(abs(number)))
+    factors = [c.astype(real, copy=False) for c in f.factors]
+    return f._with(core, factors, scale=by(f.scale, float(abs(number))))
 
 
 def _product(f: Any, g: Any, lengths: list[int], tol: float) -> tuple[Any, Any] | None:
@@ -232,17 +232,19 @@ def divide(f: F, other: Any) -> F:
         if number == 0:
             msg = "other: must not be zero"
             raise ZeroDivisionError(msg)
-        return _scaled(f, 1 / number)
+        return _scaled(f, number, operator.truediv)
     g = _pair(f, other)
     if g is None:
-        return NotImplemented
+        return NotImplemented  # type: ignore[no-any-return]
     return _quotient(f, g)
 
 
 def over(number: Any, f: F) -> F:
     """``number / f``."""
     value = _number(number)
-    return NotImplemented if value is None else _quotient(_constant(f, value), f)
+    if value is None:
+        return NotImplemented  # type: ignore[no-any-return]
+    return _quotient(_constant(f, value), f)
 
 
 def _quotient(f: F, g: F) -> F:
@@ -275,23 +277,18 @@ def power(f: F, n: Any) -> F:
     """``f**n`` for an integer, by squaring."""
     if isinstance(n, bool) or not isinstance(n, numbers.Integral):
         if not isinstance(n, numbers.Number):
-            return NotImplemented
+            return NotImplemented  # type: ignore[no-any-return]
         msg = f"power: must be an integer, got {n!r}; f.compose(lambda v: v**{n!r}) takes others"
         raise TypeError(msg)
     n = operator.index(n)
+    one = _constant(f, f.dtype.type(1))
     if n < 0:
-        positive = power(f, -n)
-        return _quotient(_constant(f, f.dtype.type(1)), positive)
-    if n == 0:
-        return _constant(f, f.dtype.type(1))
-    result, square = None, f
-    while n:
-        if n & 1:
-            result = square if result is None else multiply(result, square)
-        n >>= 1
-        if n:
-            square = multiply(square, square)
-    return result
+        return _quotient(one, power(f, -n))
+    if n < 2:
+        return f if n else one
+    root = power(f, n // 2)
+    square = multiply(root, root)
+    return multiply(square, f) if n % 2 else square
 
 
 def compose(f: F, func: Callable[[Any], Any], tol: Any) -> F:

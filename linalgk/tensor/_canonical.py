@@ -4,7 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
+import numpy as np
+
 from linalgk import _xp
+from linalgk._dispatch import Explanation
 from linalgk.tensor import _tensor_algebra as algebra
 from linalgk.tensor._format import Entered, Format, enter, register, scope
 from linalgk.typing import Array
@@ -232,3 +235,21 @@ def _inner(a: Any, b: Any, mine: Any, theirs: Any, kinds: Any) -> Any:
     if isinstance(b, canonical):
         return algebra.column_inner(mine, theirs)
     return algebra.column_dense_inner(mine, theirs)
+
+
+def explain_canonical_tensor(weights: Any, factors: Any, **_: Any) -> Explanation:
+    """What all entries of the tensor would cost."""
+    t = CanonicalTensor(weights, factors)
+    name = _xp.dtype_name(t.weights)
+    reason = f"the array has {t.compression:.3g} times as many numbers as weights and factors"
+    flops = 2.0 * t.rank * t.size * (4.0 if name in _xp.COMPLEX else 1.0)
+    moved = float(t.nbytes + t.size * np.dtype(name).itemsize)
+    return Explanation("CanonicalTensor", "blocks of columns", reason, {}, flops, moved)
+
+
+def sample(size: str, *, xp: Any = np, rng: Any = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Cubes of 6, 64 and 256."""
+    n, rank = {"small": (6, 4), "medium": (64, 100), "large": (256, 1000)}[size]
+    rng = np.random.default_rng(rng)
+    factors = [xp.asarray(rng.standard_normal((n, rank))) for _ in range(3)]
+    return (xp.asarray(rng.standard_normal(rank)), factors), {}

@@ -15,8 +15,8 @@ SPREAD = 128
 DENSE = 1 << 22
 # Shares of the tolerance that truncation tries to spend, in the Frobenius norm.
 SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.05, 0.03)
-
-
+# What the highest degrees may take of it.
+TRIM = 0.1
 EPS = float(np.finfo(np.float64).eps)
 
 
@@ -56,11 +56,15 @@ def lean(core: Any, factors: Any, tol: float, *, shares: Any = SHARES) -> Lean:
     before = _compress.mixed_products(core, _products(tables, factors))
     found = None
     for share in shares:
-        found = _compress.compress(core, factors, tol=share * tol)
+        found = _compress.compress(core, factors, tol=share * tol, trim=False)
         after = _compress.mixed_products(found.core, _products(tables, found.factors))
         if np.abs(before - after).max() <= max(tol, 8 * EPS * float(np.abs(before).max())):
             break
     assert found is not None
+    # high degrees count most in derivatives, and save little
+    found = _compress.compress(found.core, found.factors, tol=TRIM * share * tol)._replace(
+        error=found.error + TRIM * share * tol
+    )
     return Lean(found.core, found.factors, _bound(core, factors, found))
 
 
@@ -117,9 +121,10 @@ def measure(sampler: Sampler, core: Any, factors: Any) -> Measured:
         # closer and closer around the worst point, from the spacing of Chebyshev points there
         width = np.array([3.0 / f.shape[0] for f in factors])[:, None]
         cloud = 2 * halton(32, d, 500) - 1
-        for _ in range(6):
+        for _ in range(8):
+            before = error
             look(np.clip(worst[:, None] + width * cloud, -1, 1))
-            width = 0.5 * width
+            width = width if error > 1.1 * before else 0.5 * width
     except Exhausted:
         pass
     return Measured(error, worst, sampler.evaluations - count)

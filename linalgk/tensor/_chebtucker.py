@@ -130,14 +130,14 @@ def chebtucker(
     box = checked_domain(domain)
     name = _dtype(dtype)
     real = _xp.REAL[name]
-    default = 1e-5 if real == "float32" else 1e-10
-    tol = default if tol is None else _validate.real_between("tol", tol, 0.0, 1.0, low_open=True)
     if not callable(f) or _xp.face(f) is not None:
         from linalgk.tensor import _from_data
 
-        return _from_data.from_data(
-            f, box, tol=tol, grid="chebyshev" if grid is None else grid, on_fail=policy, dtype=dtype
-        )
+        given: dict[str, Any] = {} if tol is None else {"tol": tol}
+        given |= {} if grid is None else {"grid": grid}
+        return _from_data.from_data(f, box, on_fail=policy, dtype=dtype, **given)
+    default = 1e-5 if real == "float32" else 1e-10
+    tol = default if tol is None else _validate.real_between("tol", tol, 0.0, 1.0, low_open=True)
     if grid is not None:
         msg = "grid: is for given values; a function is sampled where it has to be"
         raise TypeError(msg)
@@ -146,10 +146,10 @@ def chebtucker(
     budget = _validate.integer("budget", budget, 1)
     limit = (1 << 26 if vectorized else 1 << 22) if max_evaluations is None else max_evaluations
     limit = _validate.integer("max_evaluations", limit, 1)
-    sampler = Sampler(f, box, vectorized=bool(vectorized), limit=limit, xp=xp, device=device)
-    eps = max(sampler.eps, float(np.finfo(real).eps))
-    plan = Plan(tol, method, degree + 1, budget, np.random.default_rng(rng), real, eps)
     try:
+        sampler = Sampler(f, box, vectorized=bool(vectorized), limit=limit, xp=xp, device=device)
+        eps = max(sampler.eps, float(np.finfo(real).eps))
+        plan = Plan(tol, method, degree + 1, budget, np.random.default_rng(rng), real, eps)
         result = approximated(sampler, plan)
     except Exhausted:
         msg = (
@@ -173,11 +173,11 @@ def checked_domain(domain: Any) -> tuple[tuple[float, float], ...]:
     if pairs.ndim != 2 or pairs.shape[1] != 2 or not 1 <= pairs.shape[0] <= 4:
         msg = f"domain: must be 1 to 4 pairs (a, b), got {domain!r}"
         raise ValueError(msg)
-    for k, (a, b) in enumerate(pairs):
-        if not (math.isfinite(a) and math.isfinite(b) and a < b and math.isfinite(b - a)):
+    for k, (a, b) in enumerate(pairs.tolist()):
+        if not (a < b and math.isfinite(b - a)):
             msg = f"domain: must have a < b, both finite, in every variable, got ({a}, {b}) in {k}"
             raise ValueError(msg)
-    return tuple((float(a), float(b)) for a, b in pairs)
+    return tuple((a, b) for a, b in pairs.tolist())
 
 
 def _dtype(dtype: Any) -> str:

@@ -2,7 +2,9 @@
 
 The absolute error of a function is ``error * scale``. Operations carry it on as *inherited*, add
 what their own truncation changes on a grid of Chebyshev points that has the corners, and never
-take the largest value to be less than that: an ``error`` of 1 says that nothing is known.
+take the largest value to be less than that: an ``error`` of 1 says that nothing is known. In a
+certificate ``tail`` is then what was inherited, and ``sampled`` compares with the values of the
+operands.
 """
 
 import math
@@ -70,7 +72,7 @@ def at_points(c: Any, n: int) -> Any:
     """
     m = c.shape[0]
     if n == 1:
-        return _chebyshev.basis(np.zeros(1), m) @ c
+        return np.polynomial.chebyshev.chebval(np.zeros(1), c).T
     folded = np.zeros((n, c.shape[1]))
     folded[: min(m, n)] = c[:n]
     if m > n:
@@ -157,6 +159,8 @@ def settle(
             break
         budget *= 0.5 * wanted / found
     lost = max(found, kept.error)
+    # absolute coefficients sum up to at most this
+    bound = kept.error * math.sqrt(math.prod(c.shape[0] for c in factors))
     scale = max(scale, inherited + lost)
     relative = 1.0 / scale if scale else 0.0
     return type(first)(
@@ -164,7 +168,7 @@ def settle(
         error=(inherited + lost) * relative, scale=scale,
         converged=all(f.converged for f in parents), method=method,
         certificate=Certificate(
-            inherited * relative, kept.error * relative, found * relative, math.prod(shape)
+            inherited * relative, bound * relative, found * relative, math.prod(shape)
         ),
         evaluations=sum(f.evaluations for f in parents),
     )  # fmt: skip

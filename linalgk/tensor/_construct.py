@@ -46,6 +46,8 @@ class Plan(NamedTuple):
 def approximated(sampler: Sampler, plan: Plan) -> ChebTucker:
     """Try, measure the error, and try harder; `Exhausted` where not even one try was possible."""
     axes, coarse = _degrees.explore(sampler)
+    unit = sampler.normalize()
+    coarse = coarse / unit
     through = sampler.top[:, None]
     best: ChebTucker | None = None
     for attempt in range(ATTEMPTS):
@@ -61,7 +63,9 @@ def approximated(sampler: Sampler, plan: Plan) -> ChebTucker:
             break
         through = np.concatenate([through, worst[:, None], sampler.top[:, None]], axis=1)
     assert best is not None
-    return best._with(best.core, best.factors, evaluations=sampler.evaluations)
+    return best._with(
+        best.core * unit, best.factors, scale=best.scale * unit, evaluations=sampler.evaluations
+    )
 
 
 def _attempt(
@@ -85,7 +89,7 @@ def _leanest(
 ) -> tuple[ChebTucker, Any]:  # fmt: skip
     """With the least ranks whose measured error allows them, and where that error is."""
     spend = plan.reached * sampler.scale
-    tries = [(0.8, SHARES), (0.4, SHARES), (0.1, SHARES)]
+    tries: list[tuple[float, tuple[float, ...]]] = [(s, SHARES) for s in (0.8, 0.4, 0.1)]
     if hopeless:
         # low ranks are of little use beside a large error of the degrees
         spend, tries = max(spend, built.tail / 10), [(0.2, (1.0,))]
@@ -111,8 +115,10 @@ def _leanest(
             method=method, converged=plan.met(max(sampled, tail)),
             certificate=Certificate(tail, bound, sampled, measured.points),
         )  # fmt: skip
-        found = result, measured.worst
-        if measured.error <= spend:
+        before = found
+        if before is None or result.error < before[0].error:
+            found = result, measured.worst
+        if measured.error <= spend or (before and result.error > 0.7 * before[0].error):
             break
     assert found is not None
     return found
@@ -134,7 +140,9 @@ def _built(
     count = math.prod(lengths)
     cheap = CHEAP if sampler.vectorized else CHEAP_SLOW
     largest = _largest(sampler, plan)
-    by_grid = d == 1 or plan.method == "grid" or (not hopeless and count <= min(cheap, largest))
+    if hopeless:
+        cheap = min(cheap, HOPELESS_GRID)
+    by_grid = d == 1 or plan.method == "grid" or count <= min(cheap, largest)
     crossed = None
     if not by_grid or plan.method == "cross":
         limit = max(count // 2, cheap) if plan.method == "auto" else sampler.limit

@@ -86,7 +86,8 @@ def _one(
         if top == 0.0 and not aside.any():
             return 1, True, 0.0, 0.0
         scale = sampler.scale
-        slope = float(np.abs(_chebyshev.values(_chebyshev.derivative(c))).max()) / scale
+        slopes = np.abs(_chebyshev.values(_chebyshev.derivative(c))) / scale
+        slope = float(np.sqrt(np.mean(slopes**2, axis=0)).max())
         # t is known to eps * |x| / (half the width)
         noise = sampler.eps * slope * max(abs(a), abs(b)) / (0.5 * (b - a))
         wanted = max(tol, 2 * (noise + sampler.eps)) * scale
@@ -118,7 +119,7 @@ def _kept(c: Any, wanted: float) -> int:
     if c.shape[0] >= 17:
         return int(_chebyshev.chop(c, wanted / top))
     small = np.abs(c).max(axis=1) <= wanted
-    return c.shape[0] - int(np.argmin(small[::-1]))
+    return int(c.shape[0] - np.argmin(small[::-1]))
 
 
 def _fibres(sampler: Sampler, base: Any, k: int, line: Any) -> Any:

@@ -6,7 +6,6 @@ import numpy as np
 
 from linalgk.tensor import _chebyshev
 from linalgk.tensor._combine import grid_shape, tables
-from linalgk.tensor._ops import _contract
 from linalgk.tensor._unfold import mode_products
 
 # Points of the grid, those that are held at a time, and those that are refined.
@@ -159,21 +158,32 @@ def _direction(t: Any, gradient: Any, hessian: Any) -> Any:
 def _derivatives(core: Any, rows: list[Any], t: Any, order: int) -> tuple[Any, ...]:
     """Values (n,), and for order 2 gradients (n, d) and Hessians (n, d, d) with respect to t."""
     d = t.shape[1]
+    angles = np.arccos(t)
     at = []
     for k, coefficients in enumerate(rows):
-        table = _chebyshev.basis(np.ascontiguousarray(t[:, k]), coefficients[0].shape[0])
+        # a recurrence takes a step for each degree, for a few points only
+        table = np.cos(np.multiply.outer(angles[:, k], np.arange(coefficients[0].shape[0])))
         at.append([table @ c for c in coefficients[: order + 1]])
     values = [a[0] for a in at]
-    value = _contract(np, core, values)
+    value = _contracted(core, values)
     if order == 0:
         return (value,)
     gradient = np.empty(t.shape)
     hessian = np.empty((*t.shape, d))
     for j in range(d):
         first = [*values[:j], at[j][1], *values[j + 1 :]]
-        gradient[:, j] = _contract(np, core, first)
+        gradient[:, j] = _contracted(core, first)
         for k in range(j + 1):
             second = list(first)
             second[k] = at[k][2] if j == k else at[k][1]
-            hessian[:, j, k] = hessian[:, k, j] = _contract(np, core, second)
+            hessian[:, j, k] = hessian[:, k, j] = _contracted(core, second)
     return value, gradient, hessian
+
+
+def _contracted(core: Any, rows: list[Any]) -> Any:
+    """The core with a row (n, r_k) for each of its modes: (n,)."""
+    x = core.reshape(1, -1)
+    for row in rows:
+        n, r = row.shape
+        x = (row[:, None, :] @ x.reshape(x.shape[0], r, -1)).reshape(n, -1)
+    return x[:, 0]

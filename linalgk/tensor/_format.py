@@ -232,6 +232,9 @@ class Format(ABC):
         """What is left of the modes: a tensor, or a number of none."""
         if not factors:
             return self._scalar(entered, head)
+        return self._leave(entered, head, factors, **static)
+
+    def _leave(self, entered: Entered, head: Any, factors: list[Any], **static: Any) -> Self:
         return self._made(entered.leave(head), [entered.leave(f) for f in factors], **static)
 
     @staticmethod
@@ -261,7 +264,7 @@ class Format(ABC):
             return self._left(entered, self._contracted(head, rows), kept)
 
     def _mode(self, mode: Any) -> int:
-        if not isinstance(mode, numbers.Integral) or not -self.ndim <= mode < self.ndim:
+        if not isinstance(mode, int | np.integer) or not -self.ndim <= mode < self.ndim:
             msg = f"mode: must be an integer in [-{self.ndim}, {self.ndim}), got {mode!r}"
             raise ValueError(msg)
         return int(mode) % self.ndim
@@ -392,10 +395,7 @@ class Format(ABC):
         value = _value(value)
         entered = self._enter()
         xp, (head, *factors) = entered.xp, entered.arrays
-        factors = [xp.ones_like(f[:, :1]) if f.shape[1] else f for f in factors]
-        if any(f.shape[1] == 0 for f in factors):
-            where = {} if isinstance(head, np.ndarray) else {"device": head.device}
-            factors = [xp.ones((f.shape[0], 1), dtype=f.dtype, **where) for f in factors]
+        factors = [algebra.zeros(xp, (f.shape[0], 1), f) + 1.0 for f in factors]
         one = _widened(xp, xp.ones_like(factors[0][:0, :]), value)
         head = self._constant(xp, xp.sum(one) + value)
         return self._made(entered.leave(head), [entered.leave(f) for f in factors])
@@ -425,7 +425,7 @@ def _widened(xp: Any, x: Any, value: Any) -> Any:
 def _equal(x: Any, y: Any) -> bool:
     if type(x) is not type(y) or x.dtype != y.dtype or tuple(x.shape) != tuple(y.shape):
         return False
-    return bool((x == y).all()) if hasattr(x, "all") else bool(_xp.namespace(x).all(x == y))
+    return np.array_equal(_xp.to_numpy(x), _xp.to_numpy(y))
 
 
 def register(kind: type, head: str, static: tuple[str, ...]) -> None:

@@ -23,11 +23,14 @@ from linalgk.tensor._columns import Canonical, Dense, Tucker, largest
 from linalgk.tensor._compress import Compressed, compress, truncate
 from linalgk.tensor._function import Certificate, ChebTucker
 from linalgk.tensor._splines import Axis
+from linalgk.tensor._tucker_tensor import possible
 from linalgk.typing import OnFail
 
 DataMethod = Literal["auto", "rhosvd", "full"]
 GRIDS = ("chebyshev", "uniform", "cells")
 TOL = 1e-10
+# Of the tolerance, what high degrees may hold that are left out.
+TRIM = 0.05
 # Fibres that errors are measured on; terms of which an eighth have to do; fibres between data.
 FIBRES, MANY, BETWEEN = 64, 20_000, 15
 # Points on each axis where coefficients are given.
@@ -178,7 +181,11 @@ def from_canonical_coefficients(
         [_chebyshev.basis(x, f.shape[0]) @ f for x, f in zip(nodes, given.factors, strict=True)]
     )
     starts, scale = _search(data)
-    built = _Built(given, data, nodes, starts, 0.0, scale, data.terms(starts), "")
+    budget = TRIM * tol * scale / d
+    series = given.with_factors(
+        [_splines.trimmed(f, data.reach(k), budget) for k, f in enumerate(given.factors)]
+    )
+    built = _Built(series, data, nodes, starts, TRIM * tol * scale, scale, data.terms(starts), "")
     return _result(built, box, tol, _each("ranks", ranks, d, 1), policy, method)
 
 
@@ -345,14 +352,14 @@ def _built(
         mix = given.others(k, starts)
         fibres = given.factors[k] @ mix
         order, missed = (0, 0.0) if axis.chebyshev else _splines.judged(axis, fibres, orders)
-        budget = max(0.25 * tol * scale, 0.1 * missed) / len(axes)
+        budget = max(TRIM * tol * scale, 0.5 * missed) / len(axes)
         c = _splines.series(
             axis, given.factors[k], fibres, mix, order=order, budget=budget,
             reach=given.reach(k), degree=None if degrees is None else degrees[k],
         )  # fmt: skip
         if axis.chebyshev:
             missed = _splines.tail(_chebyshev.coefficients(fibres))
-        gap += missed
+        gap += missed + (budget if degrees is None else 0.0)
         columns.append(c)
     what = "transform" if transform else "splines"
     series: Any = given.with_factors(columns)
@@ -376,8 +383,8 @@ def _transformed(x: Any, size: float, degrees: Any) -> tuple[Any, float]:
         rows = np.moveaxis(np.abs(c), k, 0).reshape(c.shape[k], -1)
         gap += _splines.tail(rows)
         if degrees is None:
-            tails = np.cumsum(rows.sum(axis=1)[::-1])[::-1]
-            keep = max(int(np.count_nonzero(tails > 0.1 * size / x.ndim)), 1)
+            keep = _splines.trimmed(rows, np.ones(rows.shape[1]), TRIM * size / x.ndim).shape[0]
+            gap += TRIM * size / x.ndim
         else:
             keep = degrees[k] + 1
         c = c[(slice(None),) * k + (slice(0, keep),)]
@@ -394,7 +401,7 @@ def _result(
     rounding = EPS * (4 * scale + built.terms)
     goal = max(tol * scale - built.tail - rounding, 0.25 * tol * scale)
     # of largest ranks: one that the coefficients' norm would need is found at points
-    for share in (0.25, 0.1, 0.03, 0.01):
+    for share in (0.25, 0.1, 0.03, 0.01, 0.003):
         small = _smaller(built.series, share * goal, scale)
         if ranks is not None:
             small = limited(small, ranks)
@@ -425,15 +432,13 @@ def _result(
 
 
 def _smaller(series: Any, tol: float, scale: float) -> Compressed:
-    """Of least ranks and degrees, to an absolute tolerance."""
+    """Of least ranks, to an absolute tolerance of the Frobenius norm of coefficients."""
     if isinstance(series, np.ndarray):
         if series.ndim == 1:
             return compress_vector(series)
-        first = truncate(series, tol=tol * 0.5)
-        r = compress(first.core, first.factors, tol=tol * 0.5)
-        return r._replace(error=r.error + first.error)
+        return truncate(series, tol=tol)
     core, factors, lost = series.reduced(0.1 * tol, scale)
-    r = compress(core, factors, tol=0.9 * tol)
+    r = compress(core, factors, tol=0.9 * tol, trim=False)
     return r._replace(error=r.error + lost)
 
 
@@ -446,12 +451,13 @@ def compress_vector(c: Any) -> Compressed:
 
 def limited(r: Compressed, ranks: Sequence[int]) -> Compressed:
     """With at most these ranks."""
-    wanted = [min(a, b) for a, b in zip(r.core.shape, ranks, strict=True)]
-    if wanted == list(r.core.shape):
-        return r
     core = np.ascontiguousarray(r.core)
     is_complex = core.dtype.kind == "c"
+    # real factors of a complex core: two real tensors side by side
     pair = core.view(np.float64).reshape(*core.shape, 2) if is_complex else core
+    wanted = possible([*ranks, 2][: pair.ndim], pair.shape)[: core.ndim]
+    if tuple(wanted) == core.shape:
+        return r
     cut = _unfold.st_hosvd(pair, ranks=wanted, modes=range(core.ndim))
     small = np.ascontiguousarray(cut.core)
     small = small.view(np.complex128)[..., 0] if is_complex else small

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from linalgk.tensor import _arithmetic, _calculus, _extrema, _plot, _poisson, _values
+from linalgk.tensor import _arithmetic, _calculus, _extrema, _plot, _poisson, _evaluate
 from linalgk.tensor._extrema import Extremum
 from linalgk.tensor._unfold import mode_products
 from linalgk.typing import OnFail
@@ -137,16 +137,16 @@ class ChebTucker:
     # --- Values ---------------------------------------------------------------------------------
 
     def __call__(self, *points: Any, on_fail: OnFail | None = None) -> Any:
-        """Values at points; see `_values.call`."""
-        return _values.call(self, points, on_fail)
+        """Values at points; see `_evaluate.call`."""
+        return _evaluate.call(self, points, on_fail)
 
     def on_grid(self, *axes: Any, on_fail: OnFail | None = None) -> Any:
-        """Values (n_1, ..., n_d) on the grid of these d vectors; see `_values.on_grid`."""
-        return _values.on_grid(self, axes, on_fail)
+        """Values (n_1, ..., n_d) on the grid of these d vectors; see `_evaluate.on_grid`."""
+        return _evaluate.on_grid(self, axes, on_fail)
 
     def grad(self, *points: Any, on_fail: OnFail | None = None) -> Any:
-        """Derivatives (d, ...) by each variable at points; see `_values.grad`."""
-        return _values.grad(self, points, on_fail)
+        """Derivatives (d, ...) by each variable at points; see `_evaluate.grad`."""
+        return _evaluate.grad(self, points, on_fail)
 
     # --- Calculus -------------------------------------------------------------------------------
 
@@ -506,7 +506,42 @@ class ChebTucker:
         return _poisson.solve(self, tol)
 
     def plot(self, **options: Any) -> Any:
-        """Slices through the domain, with matplotlib."""
+        """Slices through the domain, drawn by matplotlib.
+
+        Parameters
+        ----------
+        at : d floats, optional
+            The point that slices go through; the middle of the domain.
+        axes : one to three ints, optional
+            The variables that vary: a curve, an image, or three images of two of them each. Of a
+            function of one, two, or more variables the first one, two, or three.
+        n : int
+            Points along each axis, 200.
+        cmap : optional
+            Colours, as matplotlib takes them.
+        ax : matplotlib Axes, optional
+            Where to draw, for a single slice; otherwise a new figure is made.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It belongs to no window and no global state; ``.savefig(path)`` writes it, and notebooks
+            show it. Images of complex functions show the absolute value.
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib, which the extra ``linalgk[tour]`` installs.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from linalgk.tensor._function import ChebTucker
+        >>> f = ChebTucker(np.eye(2), [np.eye(3)[:, :2]] * 2, [(-1, 1), (0, 2)])
+        >>> figure = f.plot(n=20)
+        >>> len(figure.axes)   # the image and its colours
+        2
+        """
         return _plot.plot(self, **options)
 
 

@@ -476,7 +476,7 @@ def madelung_constant(kind: Literal["NaCl", "CsCl", "ZnS"] = "NaCl", /) -> float
     positive = np.array(_FACE if faces else _FACE[:1])
     negative = (positive + np.array(shift) + 0.5) % 1.0 - 0.5
     h = 0.1
-    t = np.exp(np.arange(-38.0, 2.5, h))
+    t = np.exp(np.arange(-38.0, 3.2, h))
     summed = np.zeros(t.size)
     # in pairs, which cancel without rounding for small t
     for x, y in zip(positive, negative, strict=True):

@@ -22,8 +22,8 @@ PROBES = 128
 GAUSSIANS, RANKS = 0.05, 0.2
 TIGHTEST, LOOSEST = 1e-13, 0.1
 ATTEMPTS = 3
-# Most numbers of a core before it is truncated.
-CORE = 1 << 27
+# Most numbers of a core before it is truncated, and functions along an axis.
+CORE, AXIS = 1 << 27, 1 << 10
 # Seconds per flop of large and small matrix products and of evaluation, and per pair, about.
 LARGE, SMALL, EVALUATION, PAIR = 1.6e-11, 4e-11, 1e-11, 6e-8
 
@@ -47,8 +47,8 @@ def longrange_potential(
         Radius up to which neighbours are summed; ``"auto"`` balances the expected times of the
         construction, an energy and the neighbours.
     domain : sequence of three pairs of float, optional
-        Box to evaluate in; holds all particles. Default: the least one, no side shorter than a
-        tenth of the longest.
+        Box to evaluate in; holds all particles. Default: the least one and 2 percent on either
+        side, no side shorter than a tenth of the longest.
     kernel : {"newton"}
         The potential of a unit charge, ``1/r``.
     on_fail : {"raise", "warn", "nan"}, optional
@@ -141,13 +141,6 @@ def _long(
     for _ in range(ATTEMPTS):
         bases = [_particles.basis(a * h * h, w / np.sum(w), max(share, 1e-15)) for h in half]
         factors = [b.factors for b in bases]
-        size = math.prod(f.shape[1] for f in factors)
-        if size > CORE:
-            msg = (
-                f"split: radius {request.radius:.3g} needs a core of {size:.1e} numbers; "
-                "take a larger one, or split='auto'"
-            )
-            raise ValueError(msg)
         moment = _particles.moments(scaled, q, factors, _config.num_threads())
         core = _particles.core(moment, w, [b.matrices for b in bases])
         tail = max(b.tail for b in bases)
@@ -210,6 +203,7 @@ def _request(points: Any, charges: Any, tol: Any, split: Any, domain: Any, kerne
     else:
         radius = _validate.real_between("split", split, 0.0, math.inf, low_open=True)
         reason = "the radius was given"
+        _affordable(_ranks(box[:, 1] - box[:, 0], radius, tol), radius)
     return _Request(x, q, tol, radius, box, reason)
 
 
@@ -245,11 +239,16 @@ def _apart(x: Any, q: Any) -> None:
 
 
 def box_of(x: Any, domain: Any, what: str) -> Any:
-    """The box (3, 2) asked for, or the least with no side shorter than a tenth of the longest."""
+    """The box (3, 2) asked for, or about the least that is not too flat."""
     low, high = x.min(axis=0), x.max(axis=0)
     if domain is None:
-        longest = float((high - low).max()) or float(np.abs(x).max()) or 1.0
-        grow = np.maximum(0.1 * longest - (high - low), 0.0) / 2
+        widths = high - low
+        longest = float(widths.max())
+        if longest == 0.0:
+            grow = np.full(3, max(0.5, 1e-6 * float(np.abs(x).max())))
+        else:
+            # derivatives are worst at the very ends of a Chebyshev series
+            grow = np.maximum(0.1 * longest - widths, 0.04 * widths) / 2
         return np.stack([low - grow, high + grow], axis=1)
     box = np.asarray(domain, np.float64)
     if box.shape != (3, 2) or not np.isfinite(box).all() or not (box[:, 0] < box[:, 1]).all():
@@ -281,12 +280,21 @@ def _auto(x: Any, box: Any, tol: float) -> tuple[float, str]:
     best = (math.inf, diagonal, 0.0)
     for radius in diagonal * 2.0 ** (-0.5 * np.arange(2, 24)):
         ranks = _ranks(widths, radius, tol)
-        if np.prod(ranks) > CORE / 8:
+        if np.prod(ranks) > CORE / 8 or ranks.max() > AXIS / 2:
             break
         near = float(tree.query_ball_point(some, radius, return_length=True).mean())
         work, made = _seconds(n, ranks), n * near * PAIR
         best = min(best, (work + made, float(radius), near))
     return best[1], f"{best[2]:.0f} neighbours and the long range take about as long"
+
+
+def _affordable(ranks: Any, radius: float) -> None:
+    if np.prod(ranks) > CORE or ranks.max() > AXIS:
+        msg = (
+            f"split: radius {radius:.3g} needs a core of about {np.prod(ranks):.1e} numbers; "
+            "take a larger one, or split='auto'"
+        )
+        raise ValueError(msg)
 
 
 def _ranks(widths: Any, radius: float, tol: float) -> Any:

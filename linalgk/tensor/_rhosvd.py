@@ -26,7 +26,7 @@ from linalgk.tensor import _tensor_algebra as algebra
 from linalgk.tensor import _unfold
 from linalgk.tensor._canonical import CanonicalTensor
 from linalgk.tensor._format import scope
-from linalgk.tensor._tucker_tensor import TuckerTensor, possible, rank_list
+from linalgk.tensor._tucker_tensor import TuckerTensor, rank_list, shrunk
 
 # Of the tolerance, what the first projection may use; the squares add, so that it costs one
 # percent of what is left for the core.
@@ -34,7 +34,7 @@ SHARE = 0.1
 # Rows of the random matrices that estimate the norm.
 SKETCH = 8
 # Roundings of the sum of |weights|, about what the steps together lose.
-ROUNDING = 10.0
+ROUNDING = 20.0
 # Numbers of a core where ranks are given, which are raised as far as this allows.
 CORE = 1 << 24
 
@@ -117,16 +117,16 @@ def _tucker(
         msg = "weights, factors: hold NaN or infinity, or their products overflow"
         raise NonFiniteError(msg)
     lost = (reduced.error / scale) ** 2
-    if wanted is None:
-        found = _unfold.st_hosvd(reduced.core / scale, budget=max(aim**2 - lost, 0.0))
-    else:
-        fitting = possible(wanted, reduced.core.shape)
-        found = _unfold.st_hosvd(reduced.core / scale, ranks=fitting)
-    factors = [q @ u for q, u in zip(reduced.factors, found.factors, strict=True)]
+    core, bases, cut = shrunk(
+        reduced.core / scale,
+        budget=None if wanted is not None else max(aim**2 - lost, 0.0),
+        ranks=wanted,
+    )
+    factors = [q @ u for q, u in zip(reduced.factors, bases, strict=True)]
     # single precision is computed in double where the library has it, and rounded at the end
     rounding = reduced.rounding / scale + (eps if eps > _eps(reduced.core) else 0.0)
-    error = math.sqrt(lost + found.squared_error + rounding**2) if norm > 0 else 0.0
-    return found.core * scale, factors, error, tol is None or error <= tol
+    error = math.sqrt(lost + cut + rounding**2) if norm > 0 else 0.0
+    return core * scale, factors, error, tol is None or error <= tol
 
 
 # --- The first projection ------------------------------------------------------------------------
@@ -163,7 +163,9 @@ def reduce(blocks: Blocks, tol: float, ranks: Sequence[int] | None = None) -> Re
 
 def _sides(blocks: Blocks) -> tuple[float, list[Any], float]:
     """Sum of |weights|, side matrices up to rotations of columns, and an estimate of the norm."""
-    total, sides, sketch, tests = 0.0, [], None, []
+    total, sketch = 0.0, None
+    sides: list[Any] = []
+    tests: list[Any] = []
     for block in blocks():
         weights, columns, inverses = algebra.columns(*block)
         xp = _xp.namespace(weights)
@@ -215,7 +217,7 @@ def _spectrum(side: Any) -> tuple[Any, Any]:
 def _cut(s: Any, budget: float) -> int:
     """The fewest singular values, one at least, whose squared tail is within the budget."""
     tails = np.concatenate([np.cumsum(s[::-1] ** 2)[::-1], [0.0]])
-    return min(max(int(np.argmax(tails <= budget)), 1), s.size)
+    return min(max(int(np.argmax(tails <= budget)), 1), int(s.size))
 
 
 def _limited(chosen: list[int], ranks: Sequence[int]) -> list[int]:

@@ -11,6 +11,8 @@ from linalgk.errors import NonFiniteError
 
 # Points of one call, so that f's own temporary arrays stay small.
 BLOCK = 1 << 18
+# Points of a call to a library that compiles for each shape.
+FEWEST = 1 << 11
 # Relative difference of a value computed alone and among others that rounding explains.
 SLACK = 1e-5
 
@@ -20,7 +22,7 @@ class Exhausted(Exception):
 
 
 class Sampler:
-    """Values (n,) of f at points (d, n) of [-1, 1]^d, as float64 or complex128 on the host.
+    """Values (n,) of f / unit at points (d, n) of [-1, 1]^d, float64 or complex128 on the host.
 
     Attributes
     ----------
@@ -28,6 +30,9 @@ class Sampler:
         Points at which f was called.
     scale : float
         The largest absolute value seen, at ``top`` (d,).
+    unit : float
+        A power of two, 1 until `normalize` makes it the size of f, so that no square of a value
+        over- or underflows.
     eps : float
         Of the coarsest precision in which f answered.
     """
@@ -39,7 +44,7 @@ class Sampler:
         self.f, self.domain, self.vectorized = f, tuple(domain), vectorized
         self.limit, self.xp, self.device = limit, xp, device
         self.evaluations, self.scale, self.eps = 0, 0.0, float(np.finfo(np.float64).eps)
-        self.top = np.zeros(len(self.domain))
+        self.top, self.unit = np.zeros(len(self.domain)), 1.0
         if vectorized:
             self._check_vectorized()
 
@@ -73,6 +78,13 @@ class Sampler:
             y[i : i + BLOCK] = found
         return y.reshape(shape)
 
+    def normalize(self) -> float:
+        """Make ``scale`` a number between 1/2 and 1; the unit that values are in from now on."""
+        if self.scale:
+            self.unit = 2.0 ** min(max(math.frexp(self.scale)[1], -1000), 1000)
+            self.scale /= self.unit
+        return self.unit
+
     def at(self, t: Any) -> tuple[Any, ...]:
         """The points in the domain, the ends of it exactly."""
         found = []
@@ -87,13 +99,21 @@ class Sampler:
             raise Exhausted
         self.evaluations += n
         x = self.at(t)
-        y = self._host(self._called(x), n)
+        if self.vectorized and getattr(self.xp, "__name__", "").startswith("jax"):
+            # compiles f for every new shape: there are to be few of them
+            wide = max(FEWEST, 1 << (n - 1).bit_length())
+            y = self._host(self._called(tuple(np.pad(v, (0, wide - n), "edge") for v in x)), wide)
+            y = y[:n]
+        else:
+            y = self._host(self._called(x), n)
         finite = np.isfinite(y)
         if not finite.all():
             first = int(np.argmin(finite))
             point = ", ".join(f"{float(row[first])!r}" for row in x)
             msg = f"f: returned {y[first]} at ({point}); it has to be finite all over the domain"
             raise NonFiniteError(msg)
+        if self.unit != 1.0:
+            y = y / self.unit
         if n:
             size = np.abs(y)
             best = int(np.argmax(size))

@@ -50,8 +50,8 @@ def left_out(axis: Axis, fibres: Any, order: int, step: int) -> float:
     """The largest error at the points left out when every ``step``-th is kept."""
     x, n = axis.points, axis.points.size
     worst = 0.0
-    # from either end, so that none has a shorter last interval in all patterns
-    starts = (0, step // 2) if axis.open else sorted({0, (n - 1) % step})
+    # from either end and shifted, so that no interval is the shorter one in all patterns
+    starts = {0, step // 2} if axis.open else {0, (n - 1) % step, step // 2}
     for start in starts:
         kept = np.zeros(n, bool)
         kept[start::step] = True
@@ -77,7 +77,7 @@ def judged(axis: Axis, fibres: Any, orders: tuple[int, ...] = ORDERS) -> tuple[i
         fourth = left_out(axis, fibres, order, 4) if n >= 4 * (order + 1) else np.inf
         fell = second / fourth if 0 < fourth < np.inf else 1.0
         # as fast as it should, or what is not smooth has only been missed by every fourth point
-        fell = fell if fell <= 4 * 0.5 ** (order + 1) else 1.0
+        fell = fell if fell <= 2 * 0.5 ** (order + 1) else 1.0
         error = second * max(fell, 0.5 ** (order + 1))
         if error < best[1]:
             best = (order, error)
@@ -99,7 +99,8 @@ def tail(c: Any) -> float:
     if last == 0.0:
         return 0.0
     p = math.log(before / last) / math.log(4 / 3)
-    return last * m / min(max(p - 1, 1.0), float(m))
+    # interpolation folds them back, and an error of p must not make it too small
+    return float(2 * last * m / min(max(p - 1.5, 0.5), m))
 
 
 def series(
@@ -122,10 +123,13 @@ def series(
         c = _chebyshev.coefficients(interpolate(x, columns, at, order))
     else:
         c = _resolved(axis, columns, fibres, mix, order, budget)
-    if degree is None:
-        tails = np.cumsum((np.abs(c) @ reach)[::-1])[::-1]
-        c = c[: max(int(np.count_nonzero(tails > budget)), 1)]
-    return c
+    return c if degree is not None else trimmed(c, reach, budget)
+
+
+def trimmed(c: Any, reach: Any, budget: float) -> Any:
+    """Without the last coefficients, as far as their sum is within the budget."""
+    tails = np.cumsum((np.abs(c) @ reach)[::-1])[::-1]
+    return c[: max(int(np.count_nonzero(tails > budget)), 1)]
 
 
 def _resolved(

@@ -141,10 +141,10 @@ class _Modes:
         kept: list[Any] = []
         for slab in source:
             self.square += _unfold.squared_norm(slab)
+            _finite(self.square)
             read = _unfold.triangle if exact else _unfold.gram
             parts = [read(slab, mode) for mode in range(1, slab.ndim)]
             kept = parts if not kept else list(map(self._joined, kept, parts))
-        _finite(self.square)
         self.kept = kept
 
     def _joined(self, old: Any, new: Any) -> Any:

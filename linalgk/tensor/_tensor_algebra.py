@@ -47,14 +47,17 @@ def number(x: Any) -> Any:
     return complex(y) if y.dtype.kind == "c" else float(y)
 
 
+def zeros(xp: Any, shape: tuple[int, ...], like: Any) -> Any:
+    """Zeros on the device of another array, which a traced one does not name."""
+    known = not isinstance(like, np.ndarray) and not _xp.is_traced(like)
+    return xp.zeros(shape, dtype=like.dtype, **({"device": like.device} if known else {}))
+
+
 def qr(xp: Any, f: Any) -> tuple[Any, Any]:
     """Orthonormal columns and a triangle, also of nothing."""
     n, r = f.shape
     if 0 in (n, r):
-        where = {} if isinstance(f, np.ndarray) else {"device": f.device}
-        return (
-            xp.zeros((n, 0), dtype=f.dtype, **where), xp.zeros((0, r), dtype=f.dtype, **where),
-        )  # fmt: skip
+        return zeros(xp, (n, 0), f), zeros(xp, (0, r), f)
     q, r = xp.linalg.qr(f)
     return q, r
 
@@ -120,9 +123,8 @@ def tucker_sum(a: Sequence[Any], b: Sequence[Any]) -> tuple[Any, list[Any]]:
 def _padded(xp: Any, core: Any, by: Sequence[int], behind: bool) -> Any:
     for mode, extra in enumerate(by):
         shape = (*core.shape[:mode], extra, *core.shape[mode + 1 :])
-        where = {} if isinstance(core, np.ndarray) else {"device": core.device}
-        zeros = xp.zeros(shape, dtype=core.dtype, **where)
-        core = xp.concat([core, zeros] if behind else [zeros, core], axis=mode)
+        parts = [core, zeros(xp, shape, core)]
+        core = xp.concat(parts if behind else parts[::-1], axis=mode)
     return core
 
 

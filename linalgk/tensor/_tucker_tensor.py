@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from linalgk import _validate, _xp
+from linalgk._dispatch import Explanation
 from linalgk.errors import NonFiniteError
 from linalgk.tensor import _tensor_algebra as algebra
 from linalgk.tensor import _unfold
@@ -165,7 +166,7 @@ class TuckerTensor(Format):
         with scope(self.core):
             entered = self._enter()
             core, factors = algebra.orthogonalized(entered.arrays[0], entered.arrays[1:])
-            return self._left(entered, core, factors, **self._known())
+            return self._leave(entered, core, factors, **self._known())
 
     def norm(self) -> Any:
         """Frobenius norm, of the core that belongs to orthonormal factors.
@@ -228,7 +229,7 @@ class TuckerTensor(Format):
         QR of the factors, then sequentially truncated higher-order singular values of the small
         core [1]_, whose discarded parts are orthogonal to each other: the change is the root of
         the sum of their squares, and ranks are at most those of the best such tensor for
-        ``tol / sqrt(d)``.
+        ``tol / sqrt(d)``. Where Gram matrices decided, the change is measured instead.
 
         References
         ----------
@@ -251,7 +252,7 @@ class TuckerTensor(Format):
             factors = [q @ u for q, u in zip(factors, bases, strict=True)]
             before = 0.0 if math.isnan(self.error) else self.error
             converged = self.converged and (tol is None or change <= tol)
-            return self._left(
+            return self._leave(
                 entered, core, factors, error=before + change * (1.0 + before),
                 method="st_hosvd", converged=converged,
             )  # fmt: skip
@@ -284,7 +285,7 @@ def rank_list(ranks: Any, shape: Sequence[int]) -> list[int]:
 
 def truncated(
     core: Any, *, tol: float | None, ranks: Sequence[int] | None
-) -> tuple[Any, tuple[Any, ...], float]:
+) -> tuple[Any, list[Any], float]:
     """Core, orthonormal factors and the relative change, of a dense tensor that entered."""
     xp = _xp.namespace(core)
     norm = algebra.frobenius(xp, core)
@@ -294,13 +295,50 @@ def truncated(
     # squares stay in range
     scale = norm if norm > 0 else 1.0
     core = core / scale
-    if ranks is None:
-        if tol is None:
-            tol = 16 * np.finfo(_xp.dtype_name(core)).eps
-        found = _unfold.st_hosvd(core, budget=float(tol) ** 2)
-    else:
+    if ranks is None and tol is None:
+        tol = 16 * float(np.finfo(_xp.dtype_name(core)).eps)
+    core, factors, lost = shrunk(core, budget=None if tol is None else tol**2, ranks=ranks)
+    return core * scale, factors, math.sqrt(lost)
+
+
+def shrunk(
+    core: Any, *, budget: float | None = None, ranks: Sequence[int] | None = None
+) -> tuple[Any, list[Any], float]:
+    """Core, orthonormal factors and squared error of a dense tensor of norm one that entered.
+
+    What one round of all modes leaves of the budget may take ranks from the first of them in the
+    next. Tails of Gram matrices have the error of their rounding, so that then the error is
+    measured, and the rounds are done again without them if it is above the budget.
+    """
+    if ranks is not None:
         found = _unfold.st_hosvd(core, ranks=possible(ranks, core.shape))
-    return found.core * scale, found.factors, math.sqrt(found.squared_error)
+        return found.core, list(found.factors), _measured(core, found)
+    assert budget is not None
+    for method in ("auto", "lq"):
+        found = _rounds(core, budget, method)
+        lost = _measured(core, found)
+        if lost <= budget:
+            break
+    return found.core, list(found.factors), lost
+
+
+def _rounds(core: Any, budget: float, method: str) -> _unfold.Truncated:
+    found = _unfold.st_hosvd(core, budget=budget, method=method)
+    while True:
+        left = max(budget - found.squared_error, 0.0)
+        more = _unfold.st_hosvd(found.core, budget=left, method=method)
+        if more.core.shape == found.core.shape:
+            return found
+        factors = tuple(f @ g for f, g in zip(found.factors, more.factors, strict=True))
+        lost = found.squared_error + more.squared_error
+        found = _unfold.Truncated(more.core, factors, lost, found.methods + more.methods)
+
+
+def _measured(core: Any, found: _unfold.Truncated) -> float:
+    """Squared error."""
+    if "gram" not in found.methods:
+        return found.squared_error
+    return _unfold.squared_residual(core, found.core, found.factors)
 
 
 def possible(ranks: Sequence[int], shape: Sequence[int]) -> list[int]:
@@ -309,3 +347,26 @@ def possible(ranks: Sequence[int], shape: Sequence[int]) -> list[int]:
     for k in sorted(range(len(found)), key=found.__getitem__, reverse=True):
         found[k] = min(found[k], math.prod(found[:k]) * math.prod(found[k + 1 :]))
     return found
+
+
+def explain_tucker_tensor(core: Any, factors: Any, **_: Any) -> Explanation:
+    """What all entries of the tensor would cost."""
+    x = TuckerTensor(core, factors)
+    ranks, flops = list(x.ranks), 0.0
+    for k, n in enumerate(x.shape):
+        flops += 2.0 * n * math.prod(ranks)
+        ranks[k] = n
+    name = _xp.dtype_name(x.core)
+    itemsize = np.dtype(name).itemsize
+    reason = f"the array has {x.compression:.3g} times as many numbers as core and factors"
+    flops *= 4.0 if name in _xp.COMPLEX else 1.0
+    moved = float(x.nbytes + x.size * itemsize)
+    return Explanation("TuckerTensor", "mode products", reason, {}, flops, moved)
+
+
+def sample(size: str, *, xp: Any = np, rng: Any = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Cubes of 6, 64 and 256."""
+    n, r = {"small": (6, 2), "medium": (64, 8), "large": (256, 20)}[size]
+    rng = np.random.default_rng(rng)
+    factors = [xp.asarray(rng.standard_normal((n, r))) for _ in range(3)]
+    return (xp.asarray(rng.standard_normal((r, r, r))), factors), {}

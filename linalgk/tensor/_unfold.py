@@ -105,14 +105,15 @@ def gram(x: Any, mode: int) -> Any:
         long = after if before == 1 else before
         step = max(1, PIECE // (8 * max(n, 1))) if flat.dtype != double else max(long, 1)
         for i in range(0, long, step):
-            piece = flat[:, i : i + step] if before == 1 else flat[i : i + step, :]
+            stop = min(i + step, long)
+            piece = flat[:, i:stop] if before == 1 else flat[i:stop, :]
             piece = piece if piece.dtype == double else xp.astype(piece, double)
             part = piece @ adjoint(xp, piece) if before == 1 else _turned_gram(xp, piece)
             total = part if total is None else total + part
     else:
         step = max(1, SHORT // (8 * max(n * after, 1)))
         for i in range(0, before if after else 0, step):
-            piece = flat[i : i + step, :, :]
+            piece = flat[i : min(i + step, before), :, :]
             # one long product is faster than many short ones by more than the copy takes
             rows = xp.reshape(xp.permute_dims(piece, (1, 0, 2)), (n, -1))
             rows = rows if rows.dtype == double else xp.astype(rows, double)
@@ -219,7 +220,7 @@ def leading(
         decided = r == n or squares[r - 1] > GUARD * unit * math.sqrt(n)
         if rank is None:
             assert budget is not None
-            decided = budget >= 4 * n * unit or r == n
+            decided = budget >= 4 * n * unit
         if method == "gram" or decided or squares[0] == 0.0:
             return Basis(_first(xp, xp.flip(vectors, axis=-1), r, x), tail, "gram")
     return _by_triangle(triangle(x, mode, values=values, vectors=vectors), x, rank, budget)
@@ -254,6 +255,9 @@ def _host(x: Any) -> Any:
 
 def _first(xp: Any, vectors: Any, r: int, like: Any) -> Any:
     vectors = vectors[:, :r]
+    if isinstance(vectors, np.ndarray):
+        # neither backwards nor a part of something larger
+        return np.array(vectors, dtype=like.dtype, order="C")
     return vectors if vectors.dtype == like.dtype else xp.astype(vectors, like.dtype)
 
 
@@ -330,13 +334,14 @@ def squared_residual(x: Any, core: Any, factors: Sequence[Any]) -> float:
     entries = PIECE // 8 if isinstance(x, np.ndarray) else 1 << 26
     step = max(1, entries // max(1, math.prod(x.shape[1:])))
     for i in range(0, x.shape[0], step):
-        y = mode_product(core, factors[0][i : i + step, :], 0)
+        stop = min(i + step, x.shape[0])
+        y = mode_product(core, factors[0][i:stop, :], 0)
         for mode in range(1, x.ndim):
             y = mode_product(y, factors[mode], mode)
         if isinstance(y, np.ndarray) and y.dtype == x.dtype:
-            np.subtract(x[i : i + step], y, out=y)
+            np.subtract(x[i:stop], y, out=y)
         else:
-            y = x[i : i + step, ...] - y
+            y = x[i:stop, ...] - y
         total += squared_norm(y)
     return total
 

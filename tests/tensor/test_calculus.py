@@ -74,6 +74,8 @@ def test_integral_over_some_variables():
     y = np.linspace(-1, 2, 9)
     exact = e * 4 * np.cos(y) + 2 * y
     np.testing.assert_allclose(over_xz(y), exact, rtol=0, atol=1e-12 * 8)
+    # the volume is 2
+    assert abs(over_xz.error * over_xz.scale / (2 * f.error * f.scale) - 1) <= 0.1
     over_y = f.integrate(axis=1)
     assert over_y.domain == ((0.0, 1.0), (1.0, 3.0))
     np.testing.assert_allclose(over_y(0.5, 2.0), math.exp(0.5) * sine * 2 + 1.5, rtol=1e-12)

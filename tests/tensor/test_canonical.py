@@ -9,7 +9,7 @@ import pytest
 from linalgk import _xp
 from linalgk.errors import NonFiniteError
 from linalgk.tensor import _rhosvd, _unfold
-from linalgk.tensor._canonical import CanonicalTensor
+from linalgk.tensor._canonical import CanonicalTensor, explain_canonical_tensor, sample
 
 SHAPE = (5, 6, 4)
 
@@ -96,6 +96,7 @@ def test_object(rng):
     assert repr(t) == "CanonicalTensor(shape=(5, 6, 4), rank=3, dtype=float64)"
     assert t.compression == 120 / 48
     assert t.nbytes == 8 * 48
+    assert explain_canonical_tensor(*sample("small")[0]).flops == 2 * 4 * 6**3
     assert t.astype("complex64").dtype == np.complex64
     for weights, factors, word in (
         (np.ones((3, 1)), t.factors, "vector"), (np.ones(2), t.factors, r"factors\[0\].*\(n, 2\)"),
@@ -139,7 +140,9 @@ def newton(n):
     """Gaussians of a quadrature for 1/r, off the middle so that modes differ."""
     x = np.linspace(-1, 1, n)[:, None]
     t = np.linspace(-8, np.log(2.0 * n), 26)
-    return CanonicalTensor(np.exp(t), [np.exp(-np.exp(2 * t) * (x - s) ** 2) for s in (0, 0.1, 0.03)])
+    return CanonicalTensor(
+        np.exp(t), [np.exp(-np.exp(2 * t) * (x - s) ** 2) for s in (0, 0.1, 0.03)]
+    )
 
 
 def charges(n, rng):
@@ -147,7 +150,8 @@ def charges(n, rng):
     x = np.linspace(-1, 1, n)[:, None]
     a = 10.0 ** rng.uniform(0, 2, 300)
     return CanonicalTensor(
-        rng.standard_normal(300), [np.exp(-a * (x - rng.uniform(-1, 1, 300)) ** 2) for _ in range(3)]
+        rng.standard_normal(300),
+        [np.exp(-a * (x - rng.uniform(-1, 1, 300)) ** 2) for _ in range(3)],
     )
 
 
@@ -164,7 +168,9 @@ CASES = {
     "newton": lambda rng: newton(64),
     "charges": lambda rng: charges(64, rng),
     "badly scaled": lambda rng: badly_scaled(48, rng),
-    "random": lambda rng: CanonicalTensor(np.ones(70), [normal(rng, (n, 70)) for n in (32, 40, 90)]),
+    "random": lambda rng: CanonicalTensor(
+        np.ones(70), [normal(rng, (n, 70)) for n in (32, 40, 90)]
+    ),
     "dominated": lambda rng: CanonicalTensor(
         np.r_[1.0, np.full(30, 1e-6)], [normal(rng, (40, 31)) for _ in range(3)]
     ),
@@ -259,7 +265,7 @@ def test_an_estimate_that_is_too_large_is_mended(rng, monkeypatch):
     dense = t.toarray()
     right = _rhosvd._sides
     monkeypatch.setattr(
-        _rhosvd, "_sides", lambda blocks: right(blocks)[:2] + (1e6 * right(blocks)[2],)
+        _rhosvd, "_sides", lambda blocks: (*right(blocks)[:2], 1e6 * right(blocks)[2])
     )
     x = _rhosvd.from_canonical(t, tol=1e-6)
     assert x.converged
