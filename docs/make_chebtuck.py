@@ -35,7 +35,7 @@ PUBLISHED = {
     2048: (34, 14, 13, (3.6e-9, 1.7e-9, 1.6e-9), (1.1, 7.1e-1, 7.3e-2)),
     4096: (37, 16, 15, (1.1e-4, 7.4e-10, 7.4e-10), (1.2, 9.2e-1, 4.1e-1)),
 }
-COUNTS, RADII = (1, 10, 100, 200, 300, 400, 500, 600), (1.0, 0.5, 0.25)
+COUNTS, RADII = (1, 10, 100, 200, 300, 400, 500, 600), (0.5, 0.25)
 SPEEDUP_TOL = 1e-10
 
 
@@ -107,7 +107,7 @@ def newton_timed(rounds, threads):
         )
         for _ in range(rounds)
     ]  # fmt: skip
-    return min(found, key=lambda pair: pair[1])
+    return min(found, key=lambda pair: pair[1][0])
 
 
 def whole(n=256):
@@ -304,7 +304,7 @@ def measure(rounds, threads, folder):
         "machine": {"cpu": machine.cpu_name(), "threads": threads},
         "date": datetime.now(UTC).date().isoformat(),
         "rounds": rounds,
-        "seconds": seconds,
+        "seconds": dict(zip(("clock", "processor"), seconds, strict=True)),
     }
     text = json.dumps(head, indent=1)[:-2]
     for name, rows in parts.items():
@@ -361,10 +361,10 @@ def newton_tables(result, list_table):
                 )  # fmt: skip
     yield ".. rubric:: The long range of the kernel\n"
     yield list_table(head, body)
-    r = result["whole"][0]
+    r, spent = result["whole"][0], result["seconds"]
     yield (
-        f"All rows of our own sums, in both tables, took {result['seconds']:g} s, the sums "
-        f"included. The whole kernel, asked for at {TOL:g} for n = {r['n']} with the degree left "
+        f"All rows of our own sums, in both tables, took {spent['clock']:g} s "
+        f"({spent['processor']:g} s of the processor), sums and errors included. The whole kernel, asked for at {TOL:g} for n = {r['n']} with the degree left "
         f"open, comes back with degree {r['degree']}, rank {r['rank']}, an error of "
         f"{r['error']:.1e} and ``converged={r['converged']}``: between the data, next to the peak, "
         f"splines are uncertain by {r['tail']:.1e} of the largest value.\n"

@@ -6,6 +6,7 @@ from linalgk._dispatch import Function
 from linalgk.tensor import _chebtucker, _gaussians, _longrange, _tucker, _evaluate
 from linalgk.tensor._canonical import CanonicalTensor
 from linalgk.tensor._chebtucker import chebtucker
+from linalgk.tensor._extrema import Extremum
 from linalgk.tensor._function import Certificate, ChebTucker
 from linalgk.tensor._gaussians import GaussianSum, gaussian_sum
 from linalgk.tensor._longrange import longrange_potential
@@ -18,6 +19,7 @@ __all__ = [
     "CanonicalTensor",
     "Certificate",
     "ChebTucker",
+    "Extremum",
     "GaussianSum",
     "LongRangePotential",
     "TuckerTensor",

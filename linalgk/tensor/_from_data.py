@@ -33,7 +33,7 @@ TOL = 1e-10
 TRIM = 0.05
 # Fibres that errors are measured on; terms of which an eighth have to do; fibres between data.
 FIBRES, MANY, BETWEEN = 64, 20_000, 15
-# Points on each axis where coefficients are given.
+# Points on each axis where many terms are looked at.
 NODES = 65
 # Numbers of a full tensor of coefficients.
 LARGEST = 1 << 27
@@ -129,7 +129,11 @@ def from_data(
     orders = _splines.ORDERS if spline is None else (spline,)
     found = _built(given, axes, tol, degrees, orders, full=method == "full")
     f = _result(found, box, tol, _each("ranks", ranks, d, 1), policy, "from_data")
-    return f if dtype is None else f.astype(dtype)
+    if dtype is None:
+        return f
+    f = f.astype(dtype)
+    rounded = max(f.error, 4 * float(np.finfo(f.factors[0].dtype).eps))
+    return f._with(f.core, f.factors, error=rounded)
 
 
 def from_canonical_coefficients(
@@ -176,7 +180,8 @@ def from_canonical_coefficients(
     given = _canonical(weights, factors)
     d = len(given.shape)
     box = _box(domain, d)
-    nodes = [_chebyshev.points(min(max(2 * m - 1, 3), NODES)) for m in given.shape]
+    most = NODES if given.weights.size > MANY else max(2 * m for m in given.shape) + 1
+    nodes = [_chebyshev.points(min(2 * m + 1, most)) for m in given.shape]
     data = given.with_factors(
         [_chebyshev.basis(x, f.shape[0]) @ f for x, f in zip(nodes, given.factors, strict=True)]
     )
@@ -539,5 +544,5 @@ def sample_from_data(
     """A smooth function on a Chebyshev grid."""
     m = {"small": 17, "medium": 65, "large": 129}[size]
     t = _chebyshev.points(m)
-    shift = np.random.default_rng(rng).uniform(2.0, 2.5)
+    shift = np.random.default_rng(rng).uniform(3.0, 3.5)
     return (xp.asarray(1 / (shift + t[:, None, None] + t[:, None] * t)),), {"tol": 1e-3}

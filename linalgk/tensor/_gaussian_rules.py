@@ -64,18 +64,47 @@ def least(kernel: Radial, rmin: float, tol: float) -> Rule:
     best, shorter = _searched(problem)
     low = float(problem.r[int(rmin == 0)])
     fine = _at(problem, separations(rmin, low, 8 * best.weights.size + 30))
-    while 1 < best.weights.size <= _POLISHED:
-        starts = [_shortened(best)]
-        if best.weights.size - 1 in shorter:
-            starts.insert(0, shorter[best.weights.size - 1])
-        for start in starts:
+    fewer = 4 if best.weights.size > 30 else 1
+    while fewer and best.weights.size <= _POLISHED:
+        size = best.weights.size - fewer
+        starts = [start for start in (shorter.get(size), _shortened(best, size)) if start]
+        for start in starts if size > 0 else ():
             better = _polished(problem, fine, start)
-            if better.error <= tol:
+            if better.error <= tol and measured(kernel, *better[:2], rmin, 1.0) <= tol:
+                best = better
                 break
         else:
-            break
-        best = better
+            fewer //= 2
     return best
+
+
+def measured(kernel: Radial, w: Any, a: Any, rmin: float, rmax: float) -> float:
+    """The largest error on the interval, relative to the envelope, in extended precision."""
+    w, a = (np.asarray(x, np.longdouble) for x in (w, a))
+    smallest = min(1e-2 / math.sqrt(float(a[-1])) / rmax, 0.5)
+    r = separations(rmin / rmax, smallest, 12 * w.size + 100) * np.longdouble(rmax)
+    r[-1] = rmax
+    if rmin > 0:
+        r[0] = rmin
+
+    def errors(at: Any) -> Any:
+        with np.errstate(under="ignore"):
+            total = np.exp(-np.outer(at * at, a)) @ w
+            return np.abs(total - kernel.value(at)) / kernel.envelope(at, rmin)
+
+    e = errors(r)
+    largest = float(np.max(e))
+    inner = e[1:-1]
+    peaks = 1 + np.flatnonzero((inner >= e[:-2]) & (inner >= e[2:]) & (inner > 0.5 * largest))
+    low, high = r[peaks - 1], r[peaks + 1]
+    for _ in range(3 if peaks.size else 0):
+        grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 9)
+        e = errors(grid.reshape(-1)).reshape(grid.shape)
+        largest = max(largest, float(np.max(e)))
+        at = np.clip(np.argmax(e, axis=1), 1, 7)
+        rows = np.arange(peaks.size)
+        low, high = grid[rows, at - 1], grid[rows, at + 1]
+    return largest
 
 
 def smallest_separation(rmin: float, high: float) -> float:
@@ -249,10 +278,10 @@ def _searched(p: _Problem) -> tuple[Rule, dict[int, Rule]]:
 # --- Polishing -----------------------------------------------------------------------------------
 
 
-def _shortened(rule: Rule) -> Rule:
-    """One term fewer, between those of the rule."""
+def _shortened(rule: Rule, terms: int) -> Rule:
+    """So many terms, between those of the rule."""
     size = rule.weights.size
-    at, j = np.linspace(0, size - 1, size - 1), np.arange(size)
+    at, j = np.linspace(0, size - 1, max(terms, 1)), np.arange(size)
     w, a = (np.exp(np.interp(at, j, np.log(x))) for x in rule[:2])
     return Rule(w, a, math.inf)
 
@@ -271,7 +300,7 @@ def _polished(p: _Problem, q: _Problem, rule: Rule) -> Rule:
     best, best_error = x, float(np.max(np.abs(state[0])))
     for count in range(_STEPS if size > 30 else 2 * _STEPS):
         hopeless = damp > 100 or (count >= 6 and best_error > 100 * p.tol)
-        if best_error <= 0.97 * p.tol or hopeless:
+        if best_error <= 0.9 * p.tol or hopeless:
             break
         residual, J = state
         A = J * weighting[:, None]
@@ -280,7 +309,7 @@ def _polished(p: _Problem, q: _Problem, rule: Rule) -> Rule:
         stacked = np.zeros((q.r.size + 2 * size, 2 * size + 1))
         stacked[: q.r.size, :-1], stacked[: q.r.size, -1] = A, -weighting * residual
         stacked[q.r.size :, :-1] = np.diag(damp * norms)
-        R = np.linalg.qr(stacked, mode="r")
+        R: Any = np.linalg.qr(stacked, mode="r")
         step = np.linalg.solve(R[:-1, :-1], R[:-1, -1])
         # the valley of small residuals is curved: new weights lead back into it
         trial = _refitted(q, x + np.clip(step, -0.7, 0.7), weighting)

@@ -335,7 +335,7 @@ def _fitted(
                 "use float64, a larger rmin or another unit of length"
             )
             raise ValueError(msg)
-        error = measured(kernel, w, a, rmin, rmax)
+        error = _gaussian_rules.measured(kernel, w, a, rmin, rmax)
         if best is None or error < best[2]:
             best = w, a, error
         if error <= tol:
@@ -348,36 +348,6 @@ def _rule(kernel: Radial, rmin: float, rmax: float, tol: float) -> _gaussian_rul
     """The rule in units of rmax, kept by what it depends on."""
     scaled = kernel.scaled(rmax)
     return _gaussian_rules.kept(scaled.name, scaled.parameters, rmin / rmax, tol)
-
-
-def measured(kernel: Radial, w: Any, a: Any, rmin: float, rmax: float) -> float:
-    """The largest error on the interval, relative to the envelope, in extended precision."""
-    w, a = (np.asarray(x, np.longdouble) for x in (w, a))
-    smallest = 1e-2 / math.sqrt(float(a[-1])) / rmax
-    count = 12 * w.size + 100
-    r = _gaussian_rules.separations(rmin / rmax, min(smallest, 0.5), count) * np.longdouble(rmax)
-    r[-1] = rmax
-    if rmin > 0:
-        r[0] = rmin
-
-    def errors(at: Any) -> Any:
-        with np.errstate(under="ignore"):
-            total = np.exp(-np.outer(at * at, a)) @ w
-            return np.abs(total - kernel.value(at)) / kernel.envelope(at, rmin)
-
-    e = errors(r)
-    largest = float(np.max(e))
-    inner = e[1:-1]
-    peaks = 1 + np.flatnonzero((inner >= e[:-2]) & (inner >= e[2:]) & (inner > 0.5 * largest))
-    low, high = r[peaks - 1], r[peaks + 1]
-    for _ in range(3 if peaks.size else 0):
-        grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 9)
-        e = errors(grid.reshape(-1)).reshape(grid.shape)
-        largest = max(largest, float(np.max(e)))
-        at = np.clip(np.argmax(e, axis=1), 1, 7)
-        rows = np.arange(peaks.size)
-        low, high = grid[rows, at - 1], grid[rows, at + 1]
-    return largest
 
 
 def explain_gaussian_sum(

@@ -144,7 +144,7 @@ def tucker(
     >>> i, j, k = np.ogrid[1:41, 1:51, 1:61]
     >>> t = tucker(1.0 / (i + j + k), tol=1e-8)
     >>> t.shape, t.ranks
-    ((40, 50, 60), (6, 6, 6))
+    ((40, 50, 60), (10, 10, 10))
     >>> bool(t.error <= 1e-8), t.converged
     (True, True)
     """

@@ -57,12 +57,12 @@ def test_column_space(shape, rng):
     u = np.linalg.qr(rng.standard_normal((m, 12)))[0]
     v = np.linalg.qr(rng.standard_normal((p, 12)))[0]
     columns = (u * 10.0 ** -np.arange(12)) @ v.T
-    # one column of a direction of its own, which mixtures hardly see
-    columns[:, 7] = 1e-5 * np.linalg.qr(rng.standard_normal((m, 13)))[0][:, 12]
+    # one column of a direction of its own, too small for mixtures of many to show
+    columns[:, 7] = 5e-7 * np.linalg.qr(rng.standard_normal((m, 13)))[0][:, 12]
     q = _cross.column_space(columns, 1e-7, None, rng)
     np.testing.assert_allclose(q.T @ q, np.eye(q.shape[1]), atol=1e-14)
     rest = np.linalg.norm(columns - q @ (q.T @ columns), axis=0)
-    assert rest.max() <= 1e-6
+    assert rest.max() <= 3e-7
     assert q.shape[1] <= 11
 
 
