@@ -176,7 +176,7 @@ class ChebTucker:
         --------
         >>> import numpy as np, linalgk as lk
         >>> f = lk.chebtucker(lambda x, y: np.exp(x * y), [(0, 1), (0, 2)])
-        >>> abs(f(0.5, 1.5) - np.exp(0.75)) < 1e-9
+        >>> bool(abs(f(0.5, 1.5) - np.exp(0.75)) < 1e-9)
         True
         >>> f(np.linspace(0, 1, 5), 1.0).shape
         (5,)

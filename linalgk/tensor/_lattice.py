@@ -12,7 +12,6 @@ from linalgk._pieces import mapped
 from linalgk.tensor import _chebyshev, _longrange, _particles
 from linalgk.tensor._canonical import CanonicalTensor
 from linalgk.tensor._function import ChebTucker
-from linalgk.tensor._gaussians import gaussian_sum
 from linalgk.tensor._potential import LongRangePotential, reported
 from linalgk.typing import OnFail
 
@@ -119,7 +118,7 @@ class LatticePotential(LongRangePotential):
         *axes : array, shape (n_k,)
             Coordinates of the grid, which meets no charge.
         tol : float, optional
-            Error of ``1/r`` relative to it; that of the potential by default.
+            Error of the kernel relative to it; that of the potential by default.
 
         Returns
         -------
@@ -162,7 +161,7 @@ class LatticePotential(LongRangePotential):
         if least <= 1e-9 * most:
             msg = "axes: the grid meets a charge, where the potential is infinite; shift the grid"
             raise ValueError(msg)
-        w, a = gaussian_sum("newton", least, max(most, 2.0 * least), tol)
+        w, a = _longrange.terms(least, max(most, 2.0 * least), tol, self.kappa)
         factors = [
             _assembled(x, y, c, a)
             for x, y, c in zip(grid, sites, self.sources.factors, strict=True)
@@ -178,7 +177,8 @@ def _assembled(x: Any, y: Any, c: Any, exponents: Any) -> Any:
 
 def lattice_sum(
     counts: Any, spacing: Any = 1.0, *, charges: Any = None, tol: float = 1e-8,
-    split: float | Literal["auto"] = "auto", domain: Any = None, on_fail: OnFail | None = None,
+    split: float | Literal["auto"] = "auto", domain: Any = None, kappa: float = 0.0,
+    on_fail: OnFail | None = None,
 ) -> LatticePotential:  # fmt: skip
     r"""Potential of a finite lattice of point charges, of a rank that does not grow with it.
 
@@ -199,6 +199,8 @@ def lattice_sum(
         lattices of more than 400 sites along an axis.
     domain : sequence of three pairs of float, optional
         Box to evaluate in; holds all sites.
+    kappa : float
+        Inverse screening length: a unit charge has the potential ``exp(-kappa r) / r``.
     on_fail : {"raise", "warn", "nan"}, optional
         What becomes of an error above ``tol``: a `ConvergenceWarning` unless asked otherwise.
 
@@ -231,11 +233,11 @@ def lattice_sum(
     >>> bool(abs(-v.eval(np.zeros(3)) - madelung_constant("NaCl")) < 1e-4)
     True
     """
-    request = _request(counts, spacing, charges, tol, split, domain)
+    request = _request(counts, spacing, charges, tol, split, domain, kappa)
     policy = "warn" if on_fail is None else _validate.on_fail(on_fail)
     lattice, box, tol = request.lattice, request.box, request.tol
-    w, a = _longrange.gaussians(request.radius, box, tol)
-    finer = _longrange.gaussians(request.radius, box, tol / 50)
+    w, a = _longrange.gaussians(request.radius, box, tol, request.kappa)
+    finer = _longrange.gaussians(request.radius, box, tol / 50, request.kappa)
     rng = np.random.default_rng(0)
     sites = np.stack([rng.choice(y, _longrange.PROBES) for y in lattice.axes], axis=1)
     x = _longrange.probes(box, sites)
@@ -244,7 +246,9 @@ def lattice_sum(
     long = _long(lattice, box, (w, a), (exact, scale, x), tol)
     missed = _missed(lattice, x, exact, (w, a), request.radius, finer) / (scale or 1.0)
     error = long.error + missed
-    found = LatticePotential(long, lattice, request.radius, (w, a), error=error, tol=tol)
+    found = LatticePotential(
+        long, lattice, request.radius, (w, a), error=error, tol=tol, kappa=request.kappa
+    )
     return reported("lattice_sum", found, policy)
 
 
@@ -312,7 +316,7 @@ def _largest(lattice: Lattice) -> float:
 def _missed(
     lattice: Lattice, x: Any, exact: Any, gaussians: Any, radius: float, finer: Any
 ) -> float:
-    """The largest sum missed at points x beyond the radius, where the finer Gaussians are 1/r.
+    """The largest sum missed at points x beyond the radius, where the finer Gaussians are the kernel.
 
     The difference summed over the whole lattice, less that of the neighbours.
     """
@@ -333,10 +337,11 @@ class _Request(NamedTuple):
     tol: float
     radius: float
     box: Any  # (3, 2)
+    kappa: float
 
 
 def _request(
-    counts: Any, spacing: Any, charges: Any, tol: Any, split: Any, domain: Any
+    counts: Any, spacing: Any, charges: Any, tol: Any, split: Any, domain: Any, kappa: Any
 ) -> _Request:
     lengths = [
         _validate.integer(f"counts[{k}]", n, 1) for k, n in enumerate(_three("counts", counts))
@@ -346,6 +351,7 @@ def _request(
         for k, s in enumerate(_three("spacing", spacing))
     ]
     tol = _tolerance(tol)
+    kappa = _validate.real_between("kappa", kappa, 0.0, math.inf)
     factors = _factors(lengths, charges)
     origin = -0.5 * np.array(steps) * (np.array(lengths) - 1)
     lattice = Lattice(origin, np.array(steps), factors)
@@ -359,7 +365,7 @@ def _request(
         radius = max(2.0 * max(steps), float((box[:, 1] - box[:, 0]).max()) / 200.0)
     else:
         radius = _validate.real_between("split", split, 0.0, math.inf, low_open=True)
-    return _Request(lattice, tol, radius, box)
+    return _Request(lattice, tol, radius, box, kappa)
 
 
 def _tolerance(tol: Any) -> float:
@@ -401,10 +407,10 @@ def _factors(lengths: list[int], charges: Any) -> tuple[Any, ...]:
 
 def explain_lattice_sum(
     counts: Any, spacing: Any = 1.0, *, charges: Any = None, tol: float = 1e-8,
-    split: float | Literal["auto"] = "auto", domain: Any = None, **_: Any,
+    split: float | Literal["auto"] = "auto", domain: Any = None, kappa: float = 0.0, **_: Any,
 ) -> Explanation:  # fmt: skip
     """What a call of lattice_sum would run."""
-    request = _request(counts, spacing, charges, tol, split, domain)
+    request = _request(counts, spacing, charges, tol, split, domain, kappa)
     half = 0.5 * (request.box[:, 1] - request.box[:, 0])
     sizes = [
         _particles.length(math.log(1 / request.tol) * (h / request.radius) ** 2, request.tol)

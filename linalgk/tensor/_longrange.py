@@ -13,7 +13,7 @@ from linalgk.tensor import _particles
 from linalgk.tensor._compress import compress
 from linalgk.tensor._function import Certificate, ChebTucker
 from linalgk.tensor._gaussians import gaussian_sum
-from linalgk.tensor._potential import LongRangePotential, Particles, real, reported
+from linalgk.tensor._potential import LongRangePotential, Particles, kernel, real, reported
 from linalgk.typing import OnFail
 
 # Random points at which the sum itself is compared with.
@@ -30,7 +30,7 @@ LARGE, SMALL, EVALUATION, PAIR = 1.6e-11, 4e-11, 1e-11, 6e-8
 
 def longrange_potential(
     points: Any, charges: Any, tol: float = 1e-7, /, *, split: float | Literal["auto"] = "auto",
-    domain: Any = None, kernel: Literal["newton"] = "newton", on_fail: OnFail | None = None,
+    domain: Any = None, kappa: float = 0.0, on_fail: OnFail | None = None,
 ) -> LongRangePotential:  # fmt: skip
     r"""Potential of point charges anywhere, to a tolerance, with energy and forces.
 
@@ -49,8 +49,8 @@ def longrange_potential(
     domain : sequence of three pairs of float, optional
         Box to evaluate in; holds all particles. Default: the least one and 2 percent on either
         side, no side shorter than a tenth of the longest.
-    kernel : {"newton"}
-        The potential of a unit charge, ``1/r``.
+    kappa : float
+        Inverse screening length: a unit charge has the potential ``exp(-kappa r) / r``.
     on_fail : {"raise", "warn", "nan"}, optional
         What becomes of an error above ``tol``: a `ConvergenceWarning` unless asked otherwise.
 
@@ -61,7 +61,7 @@ def longrange_potential(
 
     Notes
     -----
-    A sum of Gaussians is ``1/r`` from the radius to the diagonal of the box [1]_; nearer than the
+    A sum of Gaussians is the kernel from the radius to the diagonal of the box [1]_; nearer than the
     radius neighbours make up the difference, so no Gaussian is narrower than needed. The long
     range of N particles takes ``2 N r^3`` flops for the moments of the charges in the r functions
     of a variable that all Gaussians are made of (``r ~ 2 L log(1/tol) / (pi radius) + 15`` for a
@@ -85,26 +85,36 @@ def longrange_potential(
     >>> v.converged, v.forces().shape
     (True, (200, 3))
     """
-    request = _request(points, charges, tol, split, domain, kernel)
+    request = _request(points, charges, tol, split, domain, kappa)
     policy = "warn" if on_fail is None else _validate.on_fail(on_fail)
-    w, a = gaussians(request.radius, request.box, request.tol)
+    w, a = gaussians(request.radius, request.box, request.tol, request.kappa)
     x = probes(request.box, request.points)
     exact, missed = _particles.direct(
-        x, request.points, request.charges, (w, a), request.radius, _config.num_threads()
-    )
+        x, request.points, request.charges, (w, a), lambda square: kernel(square, request.kappa),
+        request.radius, threads=_config.num_threads(),
+    )  # fmt: skip
     scale = max(float(np.abs(exact).max()), float(np.abs(request.charges).max() * np.sum(w)))
     long = _long(request, (w, a), x, exact, scale)
     error = long.error + float(np.abs(missed).max()) / (scale or 1.0)
     sources = Particles(request.points, request.charges)
-    found = LongRangePotential(long, sources, request.radius, (w, a), error=error, tol=request.tol)
+    found = LongRangePotential(
+        long, sources, request.radius, (w, a), error=error, tol=request.tol, kappa=request.kappa
+    )
     return reported("longrange_potential", found, policy)
 
 
-def gaussians(radius: float, box: Any, tol: float) -> tuple[Any, Any]:
-    """Weights and exponents for ``1/r`` from the radius to the diagonal."""
+def gaussians(radius: float, box: Any, tol: float, kappa: float) -> tuple[Any, Any]:
+    """Weights and exponents for the kernel from the radius to the diagonal."""
     diagonal = float(np.linalg.norm(box[:, 1] - box[:, 0]))
-    w, a = gaussian_sum("newton", radius, max(diagonal, 2.0 * radius), max(GAUSSIANS * tol, 2e-14))
-    return np.asarray(w), np.asarray(a)
+    found = terms(radius, max(diagonal, 2.0 * radius), max(GAUSSIANS * tol, 2e-14), kappa)
+    return np.asarray(found[0]), np.asarray(found[1])
+
+
+def terms(low: float, high: float, tol: float, kappa: float) -> tuple[Any, Any]:
+    """Gaussians of the kernel between two distances."""
+    if kappa:
+        return gaussian_sum("yukawa", low, high, tol, kappa=kappa)
+    return gaussian_sum("newton", low, high, tol)
 
 
 def probes(box: Any, sites: Any) -> Any:
@@ -182,12 +192,13 @@ class _Request(NamedTuple):
     tol: float
     radius: float
     box: Any  # (3, 2)
+    kappa: float
     reason: str
 
 
-def _request(points: Any, charges: Any, tol: Any, split: Any, domain: Any, kernel: Any) -> _Request:
-    _validate.choice("kernel", kernel, ("newton",))
+def _request(points: Any, charges: Any, tol: Any, split: Any, domain: Any, kappa: Any) -> _Request:
     tol = _validate.real_between("tol", tol, TIGHTEST, LOOSEST)
+    kappa = _validate.real_between("kappa", kappa, 0.0, math.inf)
     x, q = host("points", points), host("charges", charges)
     if x.ndim != 2 or x.shape[1] != 3 or not x.shape[0]:
         msg = f"points: must have shape (N, 3) with N at least 1, got {x.shape}"
@@ -204,7 +215,7 @@ def _request(points: Any, charges: Any, tol: Any, split: Any, domain: Any, kerne
         radius = _validate.real_between("split", split, 0.0, math.inf, low_open=True)
         reason = "the radius was given"
         _affordable(_ranks(box[:, 1] - box[:, 0], radius, tol), radius)
-    return _Request(x, q, tol, radius, box, reason)
+    return _Request(x, q, tol, radius, box, kappa, reason)
 
 
 def host(name: str, x: Any) -> Any:
@@ -313,10 +324,10 @@ def _seconds(n: int, ranks: Any) -> float:
 
 def explain_longrange_potential(
     points: Any, charges: Any, tol: float = 1e-7, /, *, split: Any = "auto", domain: Any = None,
-    kernel: str = "newton", **_: Any,
+    kappa: float = 0.0, **_: Any,
 ) -> Explanation:  # fmt: skip
     """What a call of longrange_potential would run."""
-    request = _request(points, charges, tol, split, domain, kernel)
+    request = _request(points, charges, tol, split, domain, kappa)
     n = request.points.shape[0]
     ranks = _ranks(request.box[:, 1] - request.box[:, 0], request.radius, request.tol)
     size = float(np.prod(ranks))

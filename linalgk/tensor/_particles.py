@@ -119,9 +119,13 @@ def core(moment: Any, weights: Any, matrices: Any) -> Any:
 
 
 def direct(
-    targets: Any, points: Any, charges: Any, gaussians: tuple[Any, Any], radius: float, threads: int
-) -> tuple[Any, Any]:
-    """The sum of Gaussians itself at targets (n, 3), and the rest of 1/r beyond the radius."""
+    targets: Any, points: Any, charges: Any, gaussians: tuple[Any, Any], exact: Any, radius: float,
+    *, threads: int,
+) -> tuple[Any, Any]:  # fmt: skip
+    """Sums at targets (n, 3): of the Gaussians, and of the rest of the kernel past the radius.
+
+    ``exact`` is the kernel as a function of the squared distance.
+    """
     step = max(1, DIRECT // max(targets.shape[0], 1))
 
     def piece(first: int, last: int) -> Any:
@@ -133,8 +137,8 @@ def direct(
             for w, a in zip(*gaussians, strict=True):
                 kernel += w * np.exp(-a * square)
             found[0] += kernel @ charges[near]
-            inverse = 1.0 / np.sqrt(np.maximum(square, radius**2))
-            found[1] += np.where(square > radius**2, inverse - kernel, 0.0) @ charges[near]
+            rest = exact(np.maximum(square, radius**2)) - kernel
+            found[1] += np.where(square > radius**2, rest, 0.0) @ charges[near]
         return found
 
     pieces = [(i, min(i + PIECE, charges.size)) for i in range(0, charges.size, PIECE)]

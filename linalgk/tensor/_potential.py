@@ -50,10 +50,19 @@ class Particles:
         return {"points": self.points, "charges": self.charges, "_cells": None}
 
 
-class Near:
-    """``1/r`` less its Gaussians, as a function of the squared distance up to radius^2."""
+def kernel(square: Any, kappa: float) -> Any:
+    """``exp(-kappa r) / r`` of squared distances that are not 0."""
+    r = np.sqrt(square)
+    return np.exp(-kappa * r) / r if kappa else 1.0 / r
 
-    def __init__(self, weights: Any, exponents: Any, radius: float, tol: float) -> None:
+
+class Near:
+    """The kernel less its Gaussians, as a function of the squared distance up to radius^2."""
+
+    def __init__(
+        self, weights: Any, exponents: Any, radius: float, tol: float, kappa: float
+    ) -> None:
+        self.kappa = kappa
         self.peak = float(np.sum(weights))
         self.square = radius**2
         # derivatives amplify what is left out
@@ -73,12 +82,14 @@ class Near:
         """Values and derivatives by the squared distance; at 0 those of the Gaussians alone."""
         t = square * (2.0 / self.square) - 1.0
         apart = square > 0
-        with np.errstate(divide="ignore"):
-            inverse = np.where(apart, 1.0 / np.sqrt(square), 0.0)
-        value = inverse - _clenshaw(t, self.series)
-        if not slopes:
-            return value, None
-        slope = -0.5 * inverse**3 - _clenshaw(t, self.slopes)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            r = np.sqrt(square)
+            inverse = np.where(apart, 1.0 / r, 0.0)
+            exact = inverse * np.exp(-self.kappa * r) if self.kappa else inverse
+            value = exact - _clenshaw(t, self.series)
+            if not slopes:
+                return value, None
+            slope = -0.5 * exact * inverse * (inverse + self.kappa) - _clenshaw(t, self.slopes)
         return value, np.where(apart, slope, 0.0)
 
 
@@ -96,9 +107,9 @@ def _clenshaw(t: Any, c: Any) -> Any:
 
 
 class LongRangePotential:
-    """The potential ``sum_n q_n / |x - y_n|`` of point charges, split by range.
+    """The potential ``sum_n q_n k(|x - y_n|)`` of point charges, split by range.
 
-    ``1/r = sum_k w_k exp(-a_k r^2) + s(r)``: the Gaussians, summed over the charges, are one
+    ``k(r) = exp(-kappa r) / r = sum_k w_k exp(-a_k r^2) + s(r)``: the Gaussians, summed over the charges, are one
     smooth function ``long``, and s vanishes to the tolerance beyond ``radius``.
 
     Attributes
@@ -122,16 +133,18 @@ class LongRangePotential:
         Whether ``error`` is at most ``tol``.
     tol : float
         The tolerance asked for.
+    kappa : float
+        Inverse screening length; 0 for ``1/r``.
     """
 
     def __init__(
         self, long: ChebTucker, sources: Sources, radius: float, gaussians: tuple[Any, Any], *,
-        error: float, tol: float,
+        error: float, tol: float, kappa: float = 0.0,
     ) -> None:  # fmt: skip
         self.long, self.sources, self.radius = long, sources, float(radius)
         self.weights, self.exponents = gaussians
-        self.error, self.tol = float(error), float(tol)
-        self._near = Near(self.weights, self.exponents, self.radius, self.tol)
+        self.error, self.tol, self.kappa = float(error), float(tol), float(kappa)
+        self._near = Near(self.weights, self.exponents, self.radius, self.tol, self.kappa)
 
     @property
     def points(self) -> Any:
@@ -167,7 +180,7 @@ class LongRangePotential:
         """Charges, radius, size of the long range and error."""
         state = "" if self.converged else ", not converged"
         return (
-            f"LongRangePotential of {self.charges.size} charges: radius {self.radius:.4g}, "
+            f"{type(self).__name__} of {self.charges.size} charges: radius {self.radius:.4g}, "
             f"{self.weights.size} Gaussians, degrees {self.long.degrees}, ranks "
             f"{self.long.ranks}, error {self.error:.1e}{state}"
         )
@@ -229,7 +242,7 @@ class LongRangePotential:
         return self._sums(points, include, on_fail, True)
 
     def energy(self) -> float:
-        """Energy of all pairs, ``1/2 sum_{i != j} q_i q_j / |x_i - x_j|``.
+        """Energy of all pairs, ``1/2 sum_{i != j} q_i q_j k(|x_i - x_j|)``.
 
         Notes
         -----

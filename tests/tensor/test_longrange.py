@@ -173,6 +173,20 @@ def test_points_in_less_than_space(rng, n, axes):
     assert v.energy() == pytest.approx(0.5 * q @ direct(x, x, q)[0], abs=1e-8 * n * v.scale)
 
 
+@pytest.mark.parametrize("kappa", [0.3, 4.0])
+def test_screened(rng, kappa):
+    x, q = cloud(rng, 200, "mixed")
+    v = longrange_potential(x, q, 1e-8, kappa=kappa)
+    y = rng.uniform(-0.9, 0.9, (100, 3))
+    step = y[:, None, :] - x[None, :, :]
+    r = np.linalg.norm(step, axis=-1)
+    assert np.abs(v.eval(y) - (np.exp(-kappa * r) / r) @ q).max() <= 3e-8 * v.scale
+    slope = -np.exp(-kappa * r) * (kappa / r**2 + 1 / r**3) * q
+    steepest = 8 * max(v.long.degrees) / 2
+    expected = np.einsum("ij,ijk->ik", slope, step)
+    assert np.abs(v.grad(y) - expected).max() <= 3e-8 * v.scale * steepest
+
+
 def test_domain(rng):
     x, q = cloud(rng, 50, "mixed")
     v = longrange_potential(x, q, 1e-7, domain=[(-2, 2)] * 3)
@@ -241,7 +255,7 @@ BAD = {
     "domain: must be three pairs": (np.eye(3), np.ones(3), {"domain": [(0, 1)]}),
     "domain: must be three pairs .* low < high": (np.eye(3), np.ones(3), {"domain": [(0, 0)] * 3}),
     "domain: must hold all particles": (np.eye(3), np.ones(3), {"domain": [(0, 0.5)] * 3}),
-    "kernel: must be one of": (np.eye(3), np.ones(3), {"kernel": "coulomb"}),
+    "kappa: must satisfy": (np.eye(3), np.ones(3), {"kappa": -1.0}),
 }
 
 
@@ -288,7 +302,6 @@ def test_records():
 def test_radius_is_balanced(rng):
     # many neighbours cost more than a finer long range, and the other way round
     few, many = (
-        _longrange._request(*cloud(rng, n, "mixed"), 1e-6, "auto", None, "newton")
-        for n in (200, 20_000)
+        _longrange._request(*cloud(rng, n, "mixed"), 1e-6, "auto", None, 0.0) for n in (200, 20_000)
     )
     assert few.radius > 1.5 * many.radius
