@@ -198,6 +198,7 @@ def clouds(rounds):
             apart = np.sqrt(np.sum((x[:, None] - points[None]) ** 2, axis=-1))
             rows.append(
                 {"charges": count, "radius": radius, "terms": v.weights.size,
+                 "peak": short(radius * float(np.sum(v.weights))),
                  "ranks": list(v.long.ranks), "degree": max(v.long.degrees),
                  "claimed": short(v.error),
                  "error": short(np.abs(v.long(*x.T) - want).max() / v.scale),
@@ -364,10 +365,11 @@ def newton_tables(result, list_table):
     r, spent = result["whole"][0], result["seconds"]
     yield (
         f"All rows of our own sums, in both tables, took {spent['clock']:g} s "
-        f"({spent['processor']:g} s of the processor), sums and errors included. The whole kernel, asked for at {TOL:g} for n = {r['n']} with the degree left "
-        f"open, comes back with degree {r['degree']}, rank {r['rank']}, an error of "
-        f"{r['error']:.1e} and ``converged={r['converged']}``: between the data, next to the peak, "
-        f"splines are uncertain by {r['tail']:.1e} of the largest value.\n"
+        f"({spent['processor']:g} s of the processor), sums and errors included. The whole kernel, "
+        f"asked for at {TOL:g} for n = {r['n']} with the degree left open, comes back with degree "
+        f"{r['degree']}, rank {r['rank']}, an error of {r['error']:.1e} and "
+        f"``converged={r['converged']}``: between the data, next to the peak, splines are "
+        f"uncertain by {r['tail']:.1e} of the largest value.\n"
     )
 
 
@@ -453,9 +455,10 @@ def tables(result):
 
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     place = result["machine"]
+    threads = f"{place['threads']} thread{'s' if place['threads'] > 1 else ''}"
     yield (
-        f"Measured on {result['date']} with {versions}; {place['cpu']}, {place['threads']} threads "
-        f"at most; least time of {result['rounds']} turns.\n"
+        f"Measured on {result['date']} with {versions}; {place['cpu']}, {threads} at most; least "
+        f"time of {result['rounds']} turns.\n"
     )
     for part_of_it in (newton_tables, charge_tables, lattice_table, speedup_table):
         yield from part_of_it(result, list_table)

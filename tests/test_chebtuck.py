@@ -93,6 +93,8 @@ def test_charges_meet_the_tolerance_at_ranks_that_stay(result, maker):
         rows = [r for r in result["clouds"] if r["radius"] == radius]
         assert [r["charges"] for r in rows] == list(maker["COUNTS"])
         assert all(max(r["error"], r["total"], r["claimed"]) <= 1e-7 for r in rows)
+        # errors are relative to a scale, which the Gaussians at zero are part of
+        assert all(r["peak"] < 10 for r in rows)
         hundreds = [max(r["ranks"]) for r in rows if r["charges"] >= 100]
         assert max(hundreds) <= 1.2 * min(hundreds)
 
@@ -173,7 +175,7 @@ def test_fixed_degree_is_the_series_of_its_values():
     least = chebtuck.fixed(chebtuck.part(series, [1]))
     assert least.ranks == (1, 1, 1)
     gap, top = chebtuck.slice_errors(least, t, [3])
-    assert gap > 0.1 * top
+    assert gap > 0.01 * top
 
 
 def test_published_archives_are_read(tmp_path, maker):
@@ -195,7 +197,6 @@ def test_direct_sums_are_those_of_the_kernel():
     weights, exponents = lk.gaussian_sum("newton", 0.5, 4.0, 1e-6)
     x = points + np.array([2.0, 0.0, 0.0])
     apart = np.linalg.norm(x[:, None] - points[None], axis=-1)
-    assume = apart.min() > 0.5
+    assert apart.min() > 0.5
     found = chebtuck.gaussians_at(x, points, charges, weights, exponents)
-    assert assume
     assert np.abs(found - (1 / apart) @ charges).max() <= 1e-6 * (1 / apart).sum(axis=1).max()

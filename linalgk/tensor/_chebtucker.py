@@ -117,12 +117,11 @@ def chebtucker(
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from linalgk.tensor._chebtucker import chebtucker
-    >>> g = chebtucker(lambda x, y, z: np.cos(x + y + z), [(-1, 1)] * 3, tol=1e-12)
+    >>> import numpy as np, linalgk as lk
+    >>> g = lk.chebtucker(lambda x, y, z: np.cos(x + y + z), [(-1, 1)] * 3, tol=1e-12)
     >>> g.ranks, g.converged
     ((2, 2, 2), True)
-    >>> abs(g(0.1, 0.2, 0.3) - np.cos(0.6)) < 1e-12
+    >>> bool(abs(g(0.1, 0.2, 0.3) - np.cos(0.6)) < 1e-12)
     True
     """
     policy = "warn" if on_fail is None else _validate.on_fail(on_fail)

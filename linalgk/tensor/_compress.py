@@ -1,5 +1,6 @@
 """Coefficients of a function with factors of any kind, in orthonormal ones of least size."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,9 @@ def compress(
     would lose its derivatives. With ``trim`` half of the squared tolerance may go into the highest
     degrees.
     """
+    if 0 in core.shape:
+        zero = [np.eye(max(f.shape[0], 1), 1, dtype=f.dtype) for f in factors]
+        return Compressed(np.zeros((1,) * core.ndim, core.dtype), tuple(zero), 0.0)
     reduced = [np.linalg.qr(f) for f in factors]
     core = mixed_products(core, [r for _, r in reduced])
     found = truncate(core, tol=tol / 2**0.5 if trim else tol, method=method)
@@ -44,12 +48,24 @@ def truncate(core: Any, *, tol: float, method: str = "auto") -> Compressed:
         # two real tensors that share their factors
         core = np.ascontiguousarray(core)
         pair = core.view(core.real.dtype).reshape(*core.shape, 2)
-        found = _unfold.st_hosvd(pair, budget=tol**2, modes=range(d), method=method)
+        found = _possible(_unfold.st_hosvd(pair, budget=tol**2, modes=range(d), method=method), d)
         small = np.ascontiguousarray(found.core).view(core.dtype)[..., 0]
     else:
-        found = _unfold.st_hosvd(core, budget=tol**2, method=method)
+        found = _possible(_unfold.st_hosvd(core, budget=tol**2, method=method), d)
         small = found.core
     return Compressed(small, found.factors[:d], found.squared_error**0.5)
+
+
+def _possible(found: _unfold.Truncated, d: int) -> _unfold.Truncated:
+    """With no rank above the product of the others: modes that went first saw more of them."""
+    shape = found.core.shape
+    most = [min(r, math.prod(shape) // r) for r in shape[:d]]
+    if tuple(most) == shape[:d]:
+        return found
+    again = _unfold.st_hosvd(found.core, ranks=most, modes=range(d), method="lq")
+    factors = [f @ u for f, u in zip(found.factors[:d], again.factors[:d], strict=True)]
+    error = found.squared_error + again.squared_error
+    return _unfold.Truncated(again.core, tuple(factors), error, found.methods)
 
 
 def mixed_products(core: Any, factors: Sequence[Any]) -> Any:

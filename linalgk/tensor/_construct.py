@@ -57,7 +57,7 @@ def approximated(sampler: Sampler, plan: Plan) -> ChebTucker:
             if best is None:
                 raise
             break
-        improved = best is None or found.error < 0.5 * best.error
+        improved = best is None or found.error < 0.8 * best.error
         best = found if best is None or found.error < best.error else best
         if found.error <= plan.reached or hopeless or not improved:
             break
@@ -130,7 +130,7 @@ def _built(
     d, scale = sampler.ndim, sampler.scale
     hopeless = not all(degrees.resolved)
     fine = max(inner, 2 * degrees.noise) * scale
-    target = 0.5 * plan.reached * scale
+    target = 0.2 * plan.reached * scale
     if hopeless:
         fine, target = max(fine, degrees.tail / 300), max(target, degrees.tail / 3)
     lengths = [

@@ -22,7 +22,7 @@ from linalgk.tensor._grid import Built, padded, tail
 from linalgk.tensor._sampling import Exhausted, Sampler
 
 SWEEPS = 12
-# Random points at which a sweep is judged.
+# Points at which a sweep is judged.
 PROBES = 64
 
 
@@ -41,7 +41,7 @@ def build(
     sets, held = [np.unique(s) for s in start], [np.zeros(0)] * d
     bases: list[Any] = [None] * d
     lengths = list(lengths)
-    probes = rng.uniform(-1, 1, (d, PROBES))
+    probes = _probes(sampler, rng)
     best: Built | None = None
     least, idle = math.inf, 0
     try:
@@ -82,11 +82,18 @@ def build(
             sets = [np.unique(np.append(s, x)) for s, x in zip(sets, at, strict=True)]
             if idle:
                 # the probes themselves may be fulfilled by chance
-                probes = rng.uniform(-1, 1, (d, PROBES))
+                probes = _probes(sampler, rng)
                 exact = sampler(probes)
     except Exhausted:
         pass
     return best
+
+
+def _probes(sampler: Sampler, rng: Any) -> Any:
+    """Half of them anywhere, half near the largest value: elsewhere there may be nothing."""
+    t = rng.uniform(-1, 1, (sampler.ndim, PROBES))
+    t[:, ::2] = np.clip(sampler.top[:, None] + 0.1 * t[:, ::2], -1, 1)
+    return t
 
 
 def starting_points(axes: list[Any], values: Any, top: Any, tol: float) -> list[Any]:

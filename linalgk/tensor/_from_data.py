@@ -14,11 +14,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from linalgk import _validate, _xp
+from linalgk import _validate
 from linalgk._dispatch import Explanation
-from linalgk.errors import ConvergenceWarning, NonFiniteError, NotConvergedError
-from linalgk.tensor import _chebyshev, _splines, _unfold
-from linalgk.tensor._chebtucker import checked_domain
+from linalgk.errors import ConvergenceWarning, NotConvergedError
+from linalgk.tensor import _chebyshev, _given, _splines, _unfold
 from linalgk.tensor._columns import Canonical, Dense, Tucker, largest
 from linalgk.tensor._compress import Compressed, compress, truncate
 from linalgk.tensor._function import Certificate, ChebTucker
@@ -27,7 +26,6 @@ from linalgk.tensor._tucker_tensor import possible
 from linalgk.typing import OnFail
 
 DataMethod = Literal["auto", "rhosvd", "full"]
-GRIDS = ("chebyshev", "uniform", "cells")
 TOL = 1e-10
 # Of the tolerance, what high degrees may hold that are left out.
 TRIM = 0.05
@@ -115,20 +113,20 @@ def from_data(
     """
     tol = _validate.real_between("tol", tol, 0.0, 1.0, low_open=True)
     policy = "warn" if on_fail is None else _validate.on_fail(on_fail)
-    given = _entered(x)
+    given = _given.entered(x)
     _validate.choice("method", method, ("auto", "rhosvd", "full"))
     if method != "auto" and not isinstance(given, Canonical):
         msg = f"method: {method!r} is for canonical tensors; leave it out"
         raise ValueError(msg)
     d = len(given.shape)
-    box, axes = _axes(grid, domain, given.shape)
-    degrees = _each("degree", degree, d, 0)
+    box, axes = _given.axes(grid, domain, given.shape)
+    degrees = _given.each("degree", degree, d, 0)
     if spline is not None and (_validate.integer("spline", spline, 1) % 2 == 0):
         msg = f"spline: must be odd, got {spline}"
         raise ValueError(msg)
     orders = _splines.ORDERS if spline is None else (spline,)
     found = _built(given, axes, tol, degrees, orders, full=method == "full")
-    f = _result(found, box, tol, _each("ranks", ranks, d, 1), policy, "from_data")
+    f = _result(found, box, tol, _given.each("ranks", ranks, d, 1), policy, "from_data")
     if dtype is None:
         return f
     f = f.astype(dtype)
@@ -177,9 +175,9 @@ def from_canonical_coefficients(
     """
     tol = _validate.real_between("tol", tol, 0.0, 1.0, low_open=True)
     policy = "warn" if on_fail is None else _validate.on_fail(on_fail)
-    given = _canonical(weights, factors)
+    given = _given.canonical(weights, factors)
     d = len(given.shape)
-    box = _box(domain, d)
+    box = _given.intervals(domain, d)
     most = NODES if given.weights.size > MANY else max(2 * m for m in given.shape) + 1
     nodes = [_chebyshev.points(min(2 * m + 1, most)) for m in given.shape]
     data = given.with_factors(
@@ -191,126 +189,7 @@ def from_canonical_coefficients(
         [_splines.trimmed(f, data.reach(k), budget) for k, f in enumerate(given.factors)]
     )
     built = _Built(series, data, nodes, starts, TRIM * tol * scale, scale, data.terms(starts), "")
-    return _result(built, box, tol, _each("ranks", ranks, d, 1), policy, method)
-
-
-# --- What comes in --------------------------------------------------------------------------------
-
-
-def _entered(x: Any) -> Any:
-    """Values on the host: `Canonical`, `Tucker` or `Dense`."""
-    if hasattr(x, "weights") and hasattr(x, "factors"):
-        return _canonical(x.weights, x.factors)
-    if hasattr(x, "core") and hasattr(x, "factors") and not hasattr(x, "domain"):
-        factors = [_host(f"x.factors[{k}]", f) for k, f in enumerate(x.factors)]
-        return Tucker(_host("x.core", x.core), factors)
-    x = _host("x", _xp.as_array("x", x))
-    if x.ndim == 0 or 0 in x.shape:
-        msg = f"x: needs at least one value on every axis, got shape {tuple(x.shape)}"
-        raise ValueError(msg)
-    return Dense(x)
-
-
-def _canonical(weights: Any, factors: Sequence[Any]) -> Canonical:
-    w = _host("weights", _xp.as_array("weights", weights))
-    columns = [
-        _host(f"factors[{k}]", _xp.as_array(f"factors[{k}]", f)) for k, f in enumerate(factors)
-    ]
-    shapes = [tuple(f.shape) for f in columns]
-    if w.ndim != 1 or any(len(s) != 2 or s[1] != w.size or s[0] == 0 for s in shapes) or not shapes:
-        msg = f"factors: must have the shapes (n_k, R) for weights (R,), got {shapes}, {w.shape}"
-        raise ValueError(msg)
-    if not w.size:
-        return Canonical(np.zeros(1), [np.zeros((f.shape[0], 1)) for f in columns])
-    return Canonical(w, columns)
-
-
-def _host(name: str, x: Any) -> Any:
-    """In double precision on the host, finite."""
-    if _xp.is_traced(x):
-        msg = f"{name}: its values are looked at, which a traced array does not have"
-        raise TypeError(msg)
-    face = _xp.face(x)
-    if face is None:
-        msg = (
-            f"{name}: must be an array, a CanonicalTensor or a TuckerTensor, got {type(x).__name__}"
-        )
-        raise TypeError(msg)
-    y = np.asarray(_xp.to_numpy(_validate.floating(name, face.enter(x))))
-    y = y.astype(np.complex128 if y.dtype.kind == "c" else np.float64, copy=False)
-    if not np.isfinite(y).all():
-        msg = f"{name}: holds NaN or infinity; a function needs all values"
-        raise NonFiniteError(msg)
-    return y
-
-
-def _each(name: str, x: Any, d: int, low: int) -> tuple[int, ...] | None:
-    if x is None:
-        return None
-    items = tuple(x) if isinstance(x, Sequence | np.ndarray) else (x,) * d
-    if len(items) != d:
-        msg = f"{name}: must be a number or {d} of them, got {x!r}"
-        raise ValueError(msg)
-    return tuple(_validate.integer(name, item, low) for item in items)
-
-
-def _box(domain: Any, d: int) -> tuple[tuple[float, float], ...]:
-    box = checked_domain(domain)
-    if len(box) != d:
-        msg = f"domain: must be {d} pairs (a, b) for {d} variables, got {len(box)}"
-        raise ValueError(msg)
-    return box
-
-
-def _axes(grid: Any, domain: Any, shape: Sequence[int]) -> tuple[Any, list[Axis]]:
-    d = len(shape)
-    if isinstance(grid, str):
-        _validate.choice("grid", grid, GRIDS)
-        box = _box([(-1.0, 1.0)] * d if domain is None else domain, d)
-        axes = [Axis(_named(grid, n), grid == "chebyshev") for n in shape]
-    else:
-        vectors = [_host(f"grid[{k}]", _xp.as_array(f"grid[{k}]", v)) for k, v in enumerate(grid)]
-        sizes = [tuple(v.shape) for v in vectors]
-        if sizes != [(n,) for n in shape]:
-            msg = f"grid: must be {d} vectors of the lengths {tuple(shape)}, got shapes {sizes}"
-            raise ValueError(msg)
-        for k, v in enumerate(vectors):
-            if v.dtype.kind == "c" or not (np.diff(v) > 0).all():
-                msg = f"grid[{k}]: must be real and increasing"
-                raise ValueError(msg)
-        if domain is None:
-            domain = [(v[0], v[-1]) for v in vectors]
-        box = _box(domain, d)
-        axes = [_scaled(k, v, *box[k]) for k, v in enumerate(vectors)]
-    for k, axis in enumerate(axes):
-        n = axis.points.size
-        if not axis.chebyshev and 1 < n < _splines.LEAST:
-            msg = f"x: axis {k} has {n} points; splines need {_splines.LEAST}, or 1 for a constant"
-            raise ValueError(msg)
-    return box, axes
-
-
-def _named(grid: str, n: int) -> Any:
-    if grid == "chebyshev":
-        return _chebyshev.points(n)
-    if n == 1:
-        return np.zeros(1)
-    return np.linspace(-1, 1, n) if grid == "uniform" else (np.arange(1 - n, n, 2) / n)
-
-
-def _scaled(k: int, v: Any, a: float, b: float) -> Axis:
-    if v.size > 1:
-        for side, gap, width in (
-            ("below", v[0] - a, v[1] - v[0]),
-            ("above", b - v[-1], v[-1] - v[-2]),
-        ):
-            if gap > width * (1 + 1e-9):
-                msg = (
-                    f"domain[{k}]: reaches {gap:g} {side} the coordinates, more than the distance "
-                    f"{width:g} between them; data do not tell what is there"
-                )
-                raise ValueError(msg)
-    return Axis((v - 0.5 * (a + b)) * (2.0 / (b - a)), False)
+    return _result(built, box, tol, _given.each("ranks", ranks, d, 1), policy, method)
 
 
 # --- Series ---------------------------------------------------------------------------------------
@@ -508,8 +387,8 @@ def explain_from_data(
     x: Any, /, domain: Any = None, *, grid: Any = "chebyshev", method: DataMethod = "auto", **_: Any
 ) -> Explanation:
     """What a call of from_data would run."""
-    given = _entered(x)
-    _axes(grid, domain, given.shape)
+    given = _given.entered(x)
+    _given.axes(grid, domain, given.shape)
     shape = given.shape
     how = "transform" if isinstance(grid, str) and grid == "chebyshev" else "splines"
     if isinstance(given, Canonical):

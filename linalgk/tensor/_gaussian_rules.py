@@ -95,7 +95,7 @@ def measured(kernel: Radial, w: Any, a: Any, rmin: float, rmax: float) -> float:
     e = errors(r)
     largest = float(np.max(e))
     inner = e[1:-1]
-    peaks = 1 + np.flatnonzero((inner >= e[:-2]) & (inner >= e[2:]) & (inner > 0.5 * largest))
+    peaks = 1 + np.flatnonzero((inner >= e[:-2]) & (inner >= e[2:]) & (inner > 0.7 * largest))
     low, high = r[peaks - 1], r[peaks + 1]
     for _ in range(3 if peaks.size else 0):
         grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 9)
@@ -115,19 +115,28 @@ def smallest_separation(rmin: float, high: float) -> float:
 def significant(kernel: Radial, rmin: float, tol: float) -> tuple[float, float]:
     """The logarithms of exponents between which the integrand is not negligible."""
     v = np.arange(-_WIDEST, _WIDEST, 0.25)
-    r = np.array([rmin, 1.0]) if rmin > 0 else np.concatenate([np.zeros(1), np.ones(1)])
+    r = np.array([rmin, 1.0])
     with np.errstate(over="ignore", under="ignore"):
         density = kernel.density(v)
         envelope = np.log(kernel.envelope(np.asarray(r, np.longdouble), rmin).astype(np.float64))
         # the largest over r of what one exponent contributes lies between the two at the ends
         turn = np.clip(np.exp(-v / 2), r[0], r[1])
-        inner = np.log(kernel.envelope(turn, rmin)) if rmin > 0 or not kernel.singular else 0.0
+        inner = np.log(kernel.envelope(turn, rmin))
         size = np.maximum.reduce([
             density - r[0] ** 2 * np.exp(v) - envelope[0],
             density - r[1] ** 2 * np.exp(v) - envelope[1],
             density - turn**2 * np.exp(v) - inner,
         ])  # fmt: skip
     matters = np.flatnonzero(size > math.log(tol) - 6)
+    # exponents as small as they like matter where the density's tail is summed up
+    first = 0 if kernel.rate else 1
+    inside = matters.size > 0 and matters[0] >= first and matters[-1] < v.size - 1
+    if not inside or np.max(density[matters]) > _WIDEST:
+        msg = (
+            "kernel: weights or exponents of its Gaussians leave the range of float64; use a "
+            "larger rmin, or parameters nearer to the interval"
+        )
+        raise ValueError(msg)
     low, high = v[matters[0]] - 0.25, v[matters[-1]] + 0.25
     if kernel.rate:
         low = max(low, math.log(tol) - 5)

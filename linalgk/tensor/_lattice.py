@@ -1,4 +1,4 @@
-"""Potentials of finite lattices, whose rank does not grow with them, and Madelung constants."""
+"""Potentials of finite lattices, whose rank does not grow with them."""
 
 import math
 import numbers
@@ -316,7 +316,7 @@ def _largest(lattice: Lattice) -> float:
 def _missed(
     lattice: Lattice, x: Any, exact: Any, gaussians: Any, radius: float, finer: Any
 ) -> float:
-    """The largest sum missed at points x beyond the radius, where the finer Gaussians are the kernel.
+    """The largest sum missed at points x beyond the radius, by finer Gaussians for the kernel.
 
     The difference summed over the whole lattice, less that of the neighbours.
     """
@@ -433,70 +433,3 @@ def sample(size: str, *, xp: Any = np, rng: Any = None) -> tuple[tuple[Any, ...]
     n = {"small": 6, "medium": 24, "large": 100}[size]
     sign = np.random.default_rng(rng).choice([-1.0, 1.0]) * (-1.0) ** np.arange(n)
     return (n,), {"charges": [xp.asarray(sign)] * 3, "tol": 1e-6}
-
-
-# --- Madelung constants --------------------------------------------------------------------------
-
-_FACE = ((0.0, 0.0, 0.0), (0.5, 0.5, 0.0), (0.5, 0.0, 0.5), (0.0, 0.5, 0.5))
-# Shift of the other lattice, and whether both are face-centred.
-_CRYSTALS = {
-    "NaCl": ((0.5, 0.5, 0.5), True),
-    "CsCl": ((0.5, 0.5, 0.5), False),
-    "ZnS": ((0.25, 0.25, 0.25), True),
-}
-
-
-def madelung_constant(kind: Literal["NaCl", "CsCl", "ZnS"] = "NaCl", /) -> float:
-    r"""Madelung constant of an infinite crystal, per distance of nearest neighbours.
-
-    Parameters
-    ----------
-    kind : {"NaCl", "CsCl", "ZnS"}
-        Rock salt, caesium chloride or zinc blende.
-
-    Returns
-    -------
-    float
-        ``M = -sum' q_n d / |x_n|``, the sum over all ions but that of charge 1 at the origin.
-
-    Notes
-    -----
-    ``1/r = 2 / sqrt(pi) int_0^inf exp(-r^2 t^2) dt``, and a Gaussian summed over a lattice is a
-    product of theta functions, which the functional equation sums for small t. In ``t = exp(u)``
-    the trapezoidal rule of step h has the error ``exp(-pi^2 / (2 h))``, rounding at h = 0.1. About
-    1e-13 in all.
-
-    References
-    ----------
-    .. [1] J. M. Borwein, M. L. Glasser, R. C. McPhedran, J. G. Wan, I. J. Zucker, "Lattice sums
-       then and now", Cambridge 2013, section 1.3: as Mellin transforms of theta functions.
-
-    Examples
-    --------
-    >>> from linalgk.tensor import madelung_constant
-    >>> round(madelung_constant("NaCl"), 10)
-    1.7475645946
-    """
-    _validate.choice("kind", kind, _CRYSTALS)
-    shift, faces = _CRYSTALS[kind]
-    positive = np.array(_FACE if faces else _FACE[:1])
-    negative = (positive + np.array(shift) + 0.5) % 1.0 - 0.5
-    h = 0.1
-    t = np.exp(np.arange(-38.0, 3.2, h))
-    summed = np.zeros(t.size)
-    # in pairs, which cancel without rounding for small t
-    for x, y in zip(positive, negative, strict=True):
-        plus, minus = (np.prod([_theta(t * t, s) for s in z], axis=0) for z in (x, y))
-        summed += plus - minus
-    nearest = float(np.sqrt(np.min(np.sum(negative**2, axis=1))))
-    return -nearest * 2.0 / math.sqrt(math.pi) * h * float(np.sum(t * (summed - 1.0)))
-
-
-def _theta(a: Any, shift: float) -> Any:
-    """``sum_n exp(-a (n + shift)^2)``; for small a by the functional equation."""
-    n = np.arange(-9, 10)[:, None]
-    wide = np.sum(np.exp(-np.maximum(a, 1.0) * (n + shift) ** 2), axis=0)
-    k = np.arange(1, 4)[:, None]
-    waves = np.exp(-((math.pi * k) ** 2) / np.minimum(a, 1.0)) * np.cos(2 * math.pi * k * shift)
-    narrow = np.sqrt(math.pi / np.minimum(a, 1.0)) * (1.0 + 2.0 * np.sum(waves, axis=0))
-    return np.where(a >= 1.0, wide, narrow)

@@ -24,7 +24,8 @@ from linalgk.errors import ConvergenceWarning
 from linalgk.tensor import _chebyshev
 from linalgk.tensor._compress import compress, mixed_products, truncate
 
-TOL = 1e-10
+# Tolerances that are taken where none is asked for, by the error of f.
+TOL, LOOSEST = 1e-10, 1e-3
 # Coefficients that are all formed; with more of them the solution is formed in low rank.
 FULL = 1 << 20
 # Functions in one variable at most.
@@ -84,7 +85,7 @@ def _finished(f: Any, found: _Found, data: float, asked: float | None) -> Any:
 
 def _goal(data: float, scale: float, asked: float | None) -> float:
     """The tolerance asked for, or one that the error of f leaves room for."""
-    return asked or max(TOL, 2 * data / (scale or 1.0))
+    return asked or min(max(TOL, 2 * data / (scale or 1.0)), LOOSEST)
 
 
 def _nothing(d: int) -> _Found:
@@ -210,7 +211,7 @@ def _adaptive(
             rate = gap / now if now else math.inf
             tail = now / (rate - 1) if 2 <= rate < math.inf else now
             gap = now
-        larger = [min(LARGEST, math.ceil(GROWTH * n)) for n in sizes]
+        larger = _larger(u, tables, sizes, goal)
         done = tail <= 0.5 * goal or (larger == sizes and before is not None)
         if done or before is None:
             found = _compressed(u, goal, values, points)
@@ -221,6 +222,19 @@ def _adaptive(
                 left = (tail, found.bound, found.lost, values.size)
                 return _Found(found.core, found.factors, scale, *left, u.method)
         before, sizes = values, larger
+
+
+def _larger(u: _Solution, tables: list[Any], sizes: list[int], goal: float) -> list[int]:
+    """More functions for variables whose last coefficients still count; for all, if none has."""
+    grown = [min(LARGEST, math.ceil(GROWTH * n)) for n in sizes]
+    counts = []
+    for k, c in enumerate(u.factors):
+        mixed = mixed_products(u.core, [c if j == k else t for j, t in enumerate(tables)])
+        last = np.abs(np.moveaxis(mixed, k, 0)[2 * c.shape[0] // 3 :])
+        counts.append(float(last.sum(axis=0).max()) > 0.01 * goal)
+    if not any(counts):
+        return grown
+    return [m if more else n for m, n, more in zip(grown, sizes, counts, strict=True)]
 
 
 def _probes(d: int) -> Any:

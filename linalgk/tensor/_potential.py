@@ -109,8 +109,8 @@ def _clenshaw(t: Any, c: Any) -> Any:
 class LongRangePotential:
     """The potential ``sum_n q_n k(|x - y_n|)`` of point charges, split by range.
 
-    ``k(r) = exp(-kappa r) / r = sum_k w_k exp(-a_k r^2) + s(r)``: the Gaussians, summed over the charges, are one
-    smooth function ``long``, and s vanishes to the tolerance beyond ``radius``.
+    ``k(r) = exp(-kappa r) / r = sum_j w_j exp(-a_j r^2) + s(r)``: the Gaussians, summed over the
+    charges, are one smooth function ``long``, and s vanishes to the tolerance beyond ``radius``.
 
     Attributes
     ----------
@@ -203,7 +203,7 @@ class LongRangePotential:
         -------
         array, shape (...)
             At the place of a charge the potential of all others: the short range there is minus
-            the long range of that charge, ``-q sum_k w_k``.
+            the long range of that charge, ``-q sum_j w_j``.
 
         Notes
         -----

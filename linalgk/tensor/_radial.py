@@ -172,7 +172,7 @@ def _mixture(nu: float, z: Any) -> Any:
     """
     low, top = float(np.min(z)), float(np.max(z))
     # values below exp(-40) times the largest need not be accurate by themselves
-    h = min(0.1, 0.6 / math.sqrt(nu + min(top, low + 40)))
+    h = min(0.2 if nu <= 2 else 0.1, 0.6 / math.sqrt(nu + min(top, low + 40)))
     high = math.log(nu + 12 * math.sqrt(nu) + 60 + top)
     u = h * np.arange(math.floor(-50 / nu / h), math.ceil(high / h) + 1).astype(z.dtype)
     logs = nu * u - np.exp(u)

@@ -135,7 +135,7 @@ def _tucker(
 def reduce(blocks: Blocks, tol: float, ranks: Sequence[int] | None = None) -> Reduced:
     """Bases of the side matrices, and the core that belongs to them.
 
-    The error is at most ``SHARE * tol`` of the norm of the core where no ranks are given, or where
+    The error is at most ``2 SHARE tol`` of the norm of the core where no ranks are given, or where
     the ranks leave room.
     """
     total, sides, guess = _sides(blocks)
@@ -146,15 +146,17 @@ def reduce(blocks: Blocks, tol: float, ranks: Sequence[int] | None = None) -> Re
     # an estimate may be too large by chance; too small costs a few columns
     norm = guess / 4
     while True:
-        budget = (SHARE * tol * norm) ** 2 / len(sides)
-        chosen = [_cut(s, budget / total if total > 0 else 0.0) for _, s in spectra]
+        # (SHARE tol norm)^2 / d over the sum of |weights|, in an order that does not overflow
+        share = (SHARE * tol) ** 2 / len(sides)
+        budget = share * (norm / total) * norm if total > 0 else 0.0
+        chosen = [_cut(s, budget) for _, s in spectra]
         if ranks is not None:
             chosen = _limited(chosen, ranks)
         tails = [float(np.sum(s[r:] ** 2)) for (_, s), r in zip(spectra, chosen, strict=True)]
         bases = [u[:, :r] for (u, _), r in zip(spectra, chosen, strict=True)]
         core = _projected(blocks, bases)
         size = algebra.frobenius(_xp.namespace(core), core)
-        error = math.sqrt(total * math.fsum(tails))
+        error = math.sqrt(total) * math.sqrt(math.fsum(tails))
         if ranks is not None or error <= 2 * SHARE * tol * size or size >= norm:
             return Reduced(core, bases, error, ROUNDING * _eps(core) * total)
         # the norm of a projection is a lower bound: the second time is the last

@@ -11,11 +11,11 @@ import numpy as np
 
 import linalgk as lk
 from linalgk.tour._covariances import size
-from linalgk.tour._page import Heading, Num, Table, Text, duration, ratio, scientific
-from linalgk.tour._timing import interleaved
+from linalgk.tour._page import Heading, Text, duration
+from linalgk.tour._timing import Row, interleaved, times_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,15 +31,6 @@ __all__ = ["covered", "peers", "table"]
 FASTKRON, OPERATOR = "pyfastkron", "linear_operator"
 LIBRARIES = {OPERATOR: "linear_operator.operators", FASTKRON: "pyfastkron.fastkronnumpy"}
 _PICTURES = 16
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One work: of each contender the time and the error."""
-
-    work: str
-    times: Mapping[str, Timed]
-    errors: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -94,23 +85,6 @@ def table(
     edge = 24 if options.quick else 48
     dense = _by_matrix(task, edge)
     work = (_likelihood(task), dense, _missing(task), _products(task))
-    rows: list[list[str | Num]] = []
-    best = set()
-    for row in work:
-        quickest = min(row.times.values(), key=lambda timed: timed.seconds)
-        base = row.times["linalgk"].seconds
-        for name, timed in row.times.items():
-            if timed is quickest:
-                best.add((len(rows), 2))
-            rows.append(
-                [
-                    row.work if name == "linalgk" else "",
-                    name,
-                    duration(timed.seconds),
-                    ratio(timed.seconds / base),
-                    scientific(row.errors[name]),
-                ]
-            )
     ours, theirs = (work[0].times[name].seconds for name in ("linalgk", "NumPy"))
     long = dense.times["SciPy, dense"].seconds * (y.size / edge**2) ** 3
     page.headlines.append(
@@ -133,12 +107,7 @@ def table(
             + (f" Not installed, and not here: {', '.join(absent)}." if absent else "")
             + (" This was a quick run: read the times as a rough guide." if options.quick else "")
         ),
-        Table(
-            "",
-            ["work", "library", "time", "relative to linalgk", "error"],
-            rows,
-            best=frozenset(best),
-        ),
+        times_table(work),
         Text(
             f"The dense matrix was made and factored for {edge**2:,} pixels only. For all "
             f"{y.size:,} it has {y.size**2 * 8 / 1e9:,.0f} GB; as the work grows with the cube of "
@@ -158,7 +127,7 @@ def _long(seconds: float) -> str:
 # --- all pixels ----------------------------------------------------------------------------------
 
 
-def _likelihood(task: _Task) -> _Row:
+def _likelihood(task: _Task) -> Row:
     (down, across), s, flat = task.factors, task.model.noise, task.y.ravel()
 
     def ours() -> tuple[Any, float]:
@@ -178,7 +147,7 @@ def _likelihood(task: _Task) -> _Row:
     for name, timed in times.items():
         x = np.asarray(timed.result[0]).reshape(task.y.shape)
         errors[name] = _relative(covered(task.factors, x, s), task.y)
-    return _Row(f"solution and log-determinant, {size(task.y)} pixels", times, errors)
+    return Row(f"solution and log-determinant, {size(task.y)} pixels", times, errors)
 
 
 def _operator_likelihood(task: _Task) -> Callable[[], Any]:
@@ -210,7 +179,7 @@ def _operator(factors: Sequence[Array]) -> Any:
 # --- missing pixels ------------------------------------------------------------------------------
 
 
-def _missing(task: _Task) -> _Row:
+def _missing(task: _Task) -> Row:
     factors, s, y = list(task.factors), task.model.noise, task.y[task.seen]
 
     def ours() -> Any:
@@ -223,7 +192,7 @@ def _missing(task: _Task) -> _Row:
         whole = np.zeros(task.y.shape)
         whole[task.seen] = timed.result
         errors[name] = _relative(covered(task.factors, whole, s)[task.seen], y)
-    return _Row(f"solution where {y.size:,} of {task.y.size:,} pixels are left", times, errors)
+    return Row(f"solution where {y.size:,} of {task.y.size:,} pixels are left", times, errors)
 
 
 def _conjugate_gradients(task: _Task, y: Array) -> Callable[[], Any]:
@@ -242,7 +211,7 @@ def _conjugate_gradients(task: _Task, y: Array) -> Callable[[], Any]:
 # --- products ------------------------------------------------------------------------------------
 
 
-def _products(task: _Task) -> _Row:
+def _products(task: _Task) -> Row:
     (m, n), factors = task.y.shape, list(task.factors)
     x = np.random.default_rng(0).standard_normal((_PICTURES, m * n))
     calls: Calls = {
@@ -260,7 +229,7 @@ def _products(task: _Task) -> _Row:
         name: _relative(np.asarray(timed.result).reshape(_PICTURES, -1)[0], want)
         for name, timed in times.items()
     }
-    return _Row(f"product with {_PICTURES} pictures", times, errors)
+    return Row(f"product with {_PICTURES} pictures", times, errors)
 
 
 def _operator_product(task: _Task, x: Array) -> Callable[[], Any]:
@@ -283,7 +252,7 @@ def _fast_product(factors: list[Array], x: Array) -> Callable[[], Any]:
 # --- the matrix as a whole -----------------------------------------------------------------------
 
 
-def _by_matrix(task: _Task, edge: int) -> _Row:
+def _by_matrix(task: _Task, edge: int) -> Row:
     from scipy.linalg import cho_factor, cho_solve
 
     y, s = task.y[:edge, :edge], task.model.noise
@@ -304,7 +273,7 @@ def _by_matrix(task: _Task, edge: int) -> _Row:
         name: _relative(covered(factors, timed.result[0].reshape(edge, edge), s), y)
         for name, timed in times.items()
     }
-    return _Row(f"solution and log-determinant, {size(y)} pixels", times, errors)
+    return Row(f"solution and log-determinant, {size(y)} pixels", times, errors)
 
 
 def _relative(x: Array, want: Array) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +9,8 @@ import numpy as np
 import linalgk as lk
 from linalgk.tour import _plots
 from linalgk.tour._covariances import EDGE, size
-from linalgk.tour._page import Figure, Heading, Num, Table, Text, duration, ratio, scientific
-from linalgk.tour._timing import interleaved
+from linalgk.tour._page import Figure, Heading, Text, duration, ratio
+from linalgk.tour._timing import Row, interleaved, times_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,15 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["table"]
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One line of the time table: the work, and of each contender the time and the error."""
-
-    work: str
-    times: Mapping[str, Timed]
-    errors: Mapping[str, float]
-
-
 def table(every: Array, some: Array, graph: Graph, options: Options, page: Page) -> list[Block]:
     """Write times and errors as a table, bars and a headline."""
     work = (
@@ -45,23 +35,6 @@ def table(every: Array, some: Array, graph: Graph, options: Options, page: Page)
         _time_gaussian(some, options),
         _time_least_squares(every, options),
     )
-    rows: list[list[str | Num]] = []
-    best = set()
-    for row in work:
-        quickest = min(row.times.values(), key=lambda timed: timed.seconds)
-        base = row.times["linalgk"].seconds
-        for name, timed in row.times.items():
-            if timed is quickest:
-                best.add((len(rows), 2))
-            rows.append(
-                [
-                    row.work if name == "linalgk" else "",
-                    name,
-                    duration(timed.seconds),
-                    ratio(timed.seconds / base),
-                    scientific(row.errors[name]),
-                ]
-            )
     ours, theirs = (work[0].times[name].seconds for name in ("linalgk", "SciPy"))
     page.headlines.append(
         (
@@ -80,12 +53,7 @@ def table(every: Array, some: Array, graph: Graph, options: Options, page: Page)
             "linalgk, by how much the residual exceeds the least one."
             + (" This was a quick run: read the times as a rough guide." if options.quick else "")
         ),
-        Table(
-            "",
-            ["work", "library", "time", "relative to linalgk", "error"],
-            rows,
-            best=frozenset(best),
-        ),
+        times_table(work),
     ]
     if _plots.available():
         groups = [
@@ -108,7 +76,7 @@ def _timed(contenders: Mapping[str, Callable[[], Any]], options: Options) -> dic
     )
 
 
-def _row(work: str, times: Mapping[str, Timed], gram: Array) -> _Row:
+def _row(work: str, times: Mapping[str, Timed], gram: Array) -> Row:
     """Errors are distortions, from the Gram matrices of the data and of the results."""
     values, vectors = np.linalg.eigh(gram)
     good = values > 1e-13 * values[-1]
@@ -118,10 +86,10 @@ def _row(work: str, times: Mapping[str, Timed], gram: Array) -> _Row:
         mapped = timed.result @ basis
         low, high = np.sqrt(np.maximum(np.linalg.eigvalsh(mapped.T @ mapped)[[0, -1]], 0))
         errors[name] = float(max(high - 1, 1 - low))
-    return _Row(work, times, errors)
+    return Row(work, times, errors)
 
 
-def _time_stack(every: Array, options: Options) -> _Row:
+def _time_stack(every: Array, options: Options) -> Row:
     k, m = 512, len(every)
     ready = lk.sketch.SparseStack(k, m, rng=0).tosparse()
     times = _timed(
@@ -134,7 +102,7 @@ def _time_stack(every: Array, options: Options) -> _Row:
     return _row(f"SparseStack of {size(every)} to {k} rows", times, every.T @ every)
 
 
-def _time_count(every: Array, options: Options) -> _Row:
+def _time_count(every: Array, options: Options) -> Row:
     from scipy.linalg import clarkson_woodruff_transform
 
     k, m = 512, len(every)
@@ -148,7 +116,7 @@ def _time_count(every: Array, options: Options) -> _Row:
     return _row(f"CountSketch of {size(every)} to {k} rows", times, every.T @ every)
 
 
-def _time_graph(graph: Graph, options: Options) -> _Row:
+def _time_graph(graph: Graph, options: Options) -> Row:
     a = graph.incidence
     m, n = a.shape
     ready = lk.sketch.SparseStack(4 * n, m, rng=0).tosparse()
@@ -163,7 +131,7 @@ def _time_graph(graph: Graph, options: Options) -> _Row:
     return _row(f"SparseStack of the sparse {size(a)} to {4 * n:,}", times, (a.T @ a).toarray())
 
 
-def _time_gaussian(some: Array, options: Options) -> _Row:
+def _time_gaussian(some: Array, options: Options) -> Row:
     k, m = 256, len(some)
 
     def stored() -> Array:
@@ -175,7 +143,7 @@ def _time_gaussian(some: Array, options: Options) -> _Row:
     return _row(f"Gaussian sketch of {size(some)} to {k} rows", times, some.T @ some)
 
 
-def _time_least_squares(every: Array, options: Options) -> _Row:
+def _time_least_squares(every: Array, options: Options) -> Row:
     k, m = 2048, len(every)
     middle = (EDGE // 2) * EDGE + EDGE // 2
     target = np.ascontiguousarray(every[:, middle])
@@ -196,4 +164,4 @@ def _time_least_squares(every: Array, options: Options) -> _Row:
     residuals = {name: np.linalg.norm(others @ t.result - target) for name, t in times.items()}
     least = min(residuals.values())
     errors = {name: float(value / least - 1) for name, value in residuals.items()}
-    return _Row(f"least squares, {size(others)}, k = {k:,}", times, errors)
+    return Row(f"least squares, {size(others)}, k = {k:,}", times, errors)

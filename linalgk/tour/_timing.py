@@ -6,10 +6,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from linalgk.tour._page import Num, Table, duration, ratio, scientific
 
-__all__ = ["Timed", "interleaved"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+__all__ = ["Row", "Timed", "interleaved", "times_table"]
 
 # OpenBLAS threads spin for about this long after their last job and would slow whoever runs next.
 _SETTLE = 0.02
@@ -21,6 +23,15 @@ class Timed:
 
     seconds: float
     result: Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One work: of each contender, linalgk among them, the time and the error."""
+
+    work: str
+    times: Mapping[str, Timed]
+    errors: Mapping[str, float]
 
 
 def interleaved(
@@ -53,3 +64,35 @@ def interleaved(
             seconds = time.perf_counter() - start
             best[name] = Timed(min(best[name].seconds, seconds), result)
     return best
+
+
+def times_table(work: Iterable[Row]) -> Table:
+    """Times and errors, the shortest time of each work set off.
+
+    Parameters
+    ----------
+    work : iterable of Row
+
+    Returns
+    -------
+    Table
+    """
+    rows: list[list[str | Num]] = []
+    best = set()
+    for row in work:
+        quickest = min(row.times.values(), key=lambda timed: timed.seconds)
+        base = row.times["linalgk"].seconds
+        for name, timed in row.times.items():
+            if timed is quickest:
+                best.add((len(rows), 2))
+            rows.append(
+                [
+                    row.work if name == "linalgk" else "",
+                    name,
+                    duration(timed.seconds),
+                    ratio(timed.seconds / base),
+                    scientific(row.errors[name]),
+                ]
+            )
+    columns = ["work", "library", "time", "relative to linalgk", "error"]
+    return Table("", columns, rows, best=frozenset(best))

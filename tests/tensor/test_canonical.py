@@ -111,7 +111,9 @@ def test_object(rng):
     with pytest.raises(IndexError, match="out of range"):
         t[0, 6]
     huge = CanonicalTensor(t.weights, [f * 1e120 for f in t.factors[:2]])
-    assert huge.norm() == pytest.approx(1e240 * (huge / 1e240).norm())
+    flat = CanonicalTensor(t.weights, t.factors[:2])
+    assert huge.norm() == pytest.approx(1e240 * flat.norm())
+    assert _rhosvd.from_canonical(huge, tol=1e-9).norm() == pytest.approx(1e240 * flat.norm())
     none = CanonicalTensor(np.zeros(0), [np.zeros((3, 0)), np.zeros((4, 0))])
     assert np.array_equal(none.toarray(), np.zeros((3, 4)))
     assert none.norm() == none[1, 1] == 0
@@ -258,6 +260,21 @@ def test_columns_in_blocks(rng):
     core = _rhosvd.project(t.weights[:99], [f[:, :99] for f in z])
     core = core + _rhosvd.project(t.weights[99:], [f[:, 99:] for f in z])
     close(core, x.core, scale=1e3 * np.abs(x.core).max())
+
+
+def test_the_parts_of_the_error_add_up(rng, monkeypatch):
+    # where the first projection takes much of the tolerance, the second has less; a scale is none
+    monkeypatch.setattr(_rhosvd, "SHARE", 0.45)
+    flat = CanonicalTensor(np.ones(70), [normal(rng, (20, 70)) for _ in range(3)])
+    for t, tols in (
+        (flat, np.linspace(0.2, 0.7, 11)),
+        (1e-9 * charges(40, rng), 10.0 ** -np.r_[3:8]),
+    ):
+        dense = t.toarray()
+        for tol in tols:
+            x = _rhosvd.from_canonical(t, tol=tol)
+            error = np.linalg.norm(x.toarray() - dense) / np.linalg.norm(dense)
+            assert error <= x.error * (1 + 1e-9) <= tol * (1 + 2e-9)
 
 
 def test_an_estimate_that_is_too_large_is_mended(rng, monkeypatch):

