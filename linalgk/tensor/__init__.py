@@ -3,13 +3,25 @@
 from typing import Any
 
 from linalgk._dispatch import Function
-from linalgk.tensor import _chebtucker, _gaussians, _longrange, _tucker, _evaluate
+from linalgk.tensor import (
+    _canonical,
+    _chebtucker,
+    _evaluate,
+    _gaussians,
+    _lattice,
+    _longrange,
+    _madelung,
+    _tucker,
+    _tucker_tensor,
+)
 from linalgk.tensor._canonical import CanonicalTensor
 from linalgk.tensor._chebtucker import chebtucker
 from linalgk.tensor._extrema import Extremum
 from linalgk.tensor._function import Certificate, ChebTucker
 from linalgk.tensor._gaussians import GaussianSum, gaussian_sum
+from linalgk.tensor._lattice import lattice_sum
 from linalgk.tensor._longrange import longrange_potential
+from linalgk.tensor._madelung import madelung_constant
 from linalgk.tensor._ops import EVALUATE
 from linalgk.tensor._potential import LongRangePotential
 from linalgk.tensor._tucker import tucker
@@ -25,7 +37,9 @@ __all__ = [
     "TuckerTensor",
     "chebtucker",
     "gaussian_sum",
+    "lattice_sum",
     "longrange_potential",
+    "madelung_constant",
     "tucker",
 ]
 
@@ -50,8 +64,20 @@ RECORDS: tuple[Any, ...] = (
         accepts=(*_DENSE, "memmap", "iterable"), rng=True,
     ),
     _record(
+        TuckerTensor, _tucker_tensor.sample, _tucker_tensor.explain_tucker_tensor,
+        methods=("mode products",),
+    ),
+    _record(
+        CanonicalTensor, _canonical.sample, _canonical.explain_canonical_tensor,
+        methods=("blocks of columns",),
+    ),
+    _record(
         ChebTucker, _evaluate.sample, _evaluate.explain_values, methods=("recurrence",),
         ops=(EVALUATE,),
+    ),
+    _record(
+        chebtucker, _chebtucker.sample, _chebtucker.explain_chebtucker,
+        methods=_chebtucker.METHODS[1:], accepts=("callable", *_DENSE), rng=True,
     ),
     _record(
         gaussian_sum, _gaussians.sample, _gaussians.explain_gaussian_sum, methods=("trapezoid",),
@@ -60,5 +86,12 @@ RECORDS: tuple[Any, ...] = (
     _record(
         longrange_potential, _longrange.sample, _longrange.explain_longrange_potential,
         methods=("gaussians",),
+    ),
+    _record(
+        lattice_sum, _lattice.sample, _lattice.explain_lattice_sum, methods=("assembled vectors",)
+    ),
+    _record(
+        madelung_constant, _madelung.sample, _madelung.explain_madelung_constant,
+        methods=("theta functions",), accepts=(),
     ),
 )  # fmt: skip

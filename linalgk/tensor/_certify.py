@@ -14,7 +14,7 @@ SPREAD = 128
 # Coefficients that are multiplied out for a bound.
 DENSE = 1 << 22
 # Shares of the tolerance that truncation tries to spend, in the Frobenius norm.
-SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.05, 0.03)
+SHARES: tuple[float, ...] = (1.0, 0.7, 0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.05, 0.03)
 # What the highest degrees may take of it.
 TRIM = 0.1
 EPS = float(np.finfo(np.float64).eps)
@@ -44,7 +44,7 @@ def evaluate(core: Any, factors: Any, t: Any) -> Any:
     return found[0] if len(found) == 1 else found[0] + 1j * found[1]
 
 
-def lean(core: Any, factors: Any, tol: float, *, shares: Any = SHARES) -> Lean:
+def lean(core: Any, factors: Any, tol: float, *, shares: tuple[float, ...] = SHARES) -> Lean:
     """Truncate as far as the absolute tolerance in the maximum norm allows.
 
     The Frobenius norm of coefficients says little of the maximum: the largest change on a grid

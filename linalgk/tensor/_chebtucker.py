@@ -1,5 +1,6 @@
 """chebtucker: a function on a box as a Chebyshev-Tucker series, to a tolerance."""
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable
@@ -236,11 +237,17 @@ def explain_chebtucker(
     return Explanation("chebtucker", chosen, reason, names, 2.0 * m * count, 32.0 * count)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Runge:
+    """``1 / (1 + k r^2)``, with poles near the box."""
+
+    k: float
+
+    def __call__(self, *x: Any) -> Any:
+        return 1.0 / (1.0 + self.k * sum(t * t for t in x))
+
+
 def sample(size: str, *, xp: Any = np, rng: Any = 0) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A function with poles near the box."""
+    """A function of more variables, and of poles that are nearer."""
     d, k, tol = {"small": (2, 1.0, 1e-6), "medium": (3, 4.0, 1e-8), "large": (3, 64.0, 1e-12)}[size]
-
-    def runge(*x: Any) -> Any:
-        return 1.0 / (1.0 + k * sum(t * t for t in x))
-
-    return (runge, [(-1.0, 1.0)] * d), {"tol": tol, "xp": xp, "rng": rng}
+    return (_Runge(k), [(-1.0, 1.0)] * d), {"tol": tol, "xp": xp, "rng": rng}

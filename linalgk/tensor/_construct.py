@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linalgk.tensor import _certify, _cross, _degrees, _grid
-from linalgk.tensor._certify import SHARES
 from linalgk.tensor._function import Certificate, ChebTucker
 from linalgk.tensor._sampling import Exhausted, Sampler
 
@@ -18,7 +17,7 @@ HOPELESS_CROSS, HOPELESS_GRID, HOPELESS_RANK = 12_000_000, 1_000_000, 128
 PRECISION = 4
 # Evaluations kept back for the certificate.
 KEPT = 4000
-ATTEMPTS = 3
+ATTEMPTS, TRIES = 3, 4
 FIBRES = 8
 
 
@@ -89,12 +88,12 @@ def _leanest(
 ) -> tuple[ChebTucker, Any]:  # fmt: skip
     """With the least ranks whose measured error allows them, and where that error is."""
     spend = plan.reached * sampler.scale
-    tries: list[tuple[float, tuple[float, ...]]] = [(s, SHARES) for s in (0.8, 0.4, 0.1)]
+    share, shares, tries = 0.8, _certify.SHARES, TRIES
     if hopeless:
         # low ranks are of little use beside a large error of the degrees
-        spend, tries = max(spend, built.tail / 10), [(0.2, (1.0,))]
+        spend, share, shares, tries = max(spend, built.tail / 10), 0.2, (1.0,), 1
     found: tuple[ChebTucker, Any] | None = None
-    for share, shares in tries:
+    for _ in range(tries):
         lean = _certify.lean(built.core, built.factors, share * spend, shares=shares)
         real = "complex64" if plan.real == "float32" else "complex128"
         core = lean.core.astype(real if lean.core.dtype.kind == "c" else plan.real)
@@ -118,8 +117,10 @@ def _leanest(
         before = found
         if before is None or result.error < before[0].error:
             found = result, measured.worst
-        if measured.error <= spend or (before and result.error > 0.7 * before[0].error):
+        if measured.error <= spend or (before and result.error > 0.9 * before[0].error):
             break
+        # of a narrow peak the maximum is many times the norm
+        share *= min(max(0.7 * spend / measured.error, 0.02), 0.5)
     assert found is not None
     return found
 
@@ -130,7 +131,7 @@ def _built(
     d, scale = sampler.ndim, sampler.scale
     hopeless = not all(degrees.resolved)
     fine = max(inner, 2 * degrees.noise) * scale
-    target = 0.2 * plan.reached * scale
+    target = max(0.2 * plan.reached, 24 * plan.eps) * scale
     if hopeless:
         fine, target = max(fine, degrees.tail / 300), max(target, degrees.tail / 3)
     lengths = [
@@ -156,7 +157,7 @@ def _built(
             highest=highest, limit=min(limit, sampler.left - _reserve(sampler)),
             largest=plan.budget // 32, rng=plan.rng,
         )  # fmt: skip
-        if crossed is not None and (crossed.missed <= target or plan.method == "cross"):
+        if crossed is not None and (crossed.missed <= 5 * target or plan.method == "cross"):
             return crossed, "cross"
     largest = _largest(sampler, plan)
     if hopeless and plan.method == "auto" and d > 1:

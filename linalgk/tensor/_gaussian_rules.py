@@ -109,7 +109,7 @@ def measured(kernel: Radial, w: Any, a: Any, rmin: float, rmax: float) -> float:
 
 def smallest_separation(rmin: float, high: float) -> float:
     """Below it every Gaussian is 1: where to begin in log r when ``rmin`` is 0."""
-    return rmin if rmin > 0 else 1e-2 * math.exp(-high / 2)
+    return rmin if rmin > 0 else min(1e-2 * math.exp(-high / 2), 0.5)
 
 
 def significant(kernel: Radial, rmin: float, tol: float) -> tuple[float, float]:
@@ -145,7 +145,7 @@ def significant(kernel: Radial, rmin: float, tol: float) -> tuple[float, float]:
 
 def _posed(kernel: Radial, rmin: float, tol: float) -> _Problem:
     low, high = significant(kernel, rmin, tol)
-    count = 200 + int(4 * min(high - math.log(0.1), 60.0)) * max(1, int(-math.log10(tol) / 4))
+    count = 200 + int(4 * min(max(high, 0.0) + 2.3, 60.0)) * max(1, int(-math.log10(tol) / 4))
     r = separations(rmin, smallest_separation(rmin, high), count)
     empty = np.empty(0)
     whole = _at(_Problem(kernel, rmin, tol, low, high, empty, empty, empty), r)

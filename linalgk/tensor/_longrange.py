@@ -115,7 +115,7 @@ def terms(low: float, high: float, tol: float, kappa: float) -> tuple[Any, Any]:
     # few different intervals, so that sums of Gaussians are found again
     steps = math.ceil(4.0 * math.log2(high / low))
     # those of least number may have a needle of great weight, invisible from the distance 1 on
-    tame = math.sqrt(math.log(1.0 / tol) + 3.0)
+    tame = 1.25 * math.sqrt(math.log(1.0 / tol) + 3.0)
     best: tuple[Any, Any] | None = None
     for k in range(NEEDLES):
         found = _unit_terms(2.0 ** ((steps + k) / 4.0), tol * 0.7**k, kappa * low)

@@ -14,6 +14,7 @@ from linalgk.errors import ConvergenceWarning, NonFiniteError, NotConvergedError
 from linalgk.sketch import Philox
 from linalgk.tensor import _hooi, _rhosvd, _sketched, _streaming, _unfold
 from linalgk.tensor._canonical import CanonicalTensor
+from linalgk.tensor._tucker_choice import choose_method
 from linalgk.tensor._tucker_tensor import TuckerTensor, rank_list
 from linalgk.typing import Array, OnFail
 
@@ -80,7 +81,7 @@ def tucker(
         In the library of x; NumPy for slabs. ``error`` is the relative error of t as it is, with
         its roundings: from all entries, or from ``||X||^2 - ||G||^2`` where that tells it; a bound
         for a canonical tensor; an estimate after one pass. ``method`` says what ran, ``converged``
-        whether the tolerance was met, ``iterations`` the sweeps done.
+        whether the tolerance was met, and a ``callback`` counts sweeps.
 
     Raises
     ------
@@ -260,6 +261,9 @@ def _of_array(given: Given, asked: Asked) -> TuckerTensor:
                 raise NonFiniteError(msg)
             return _made(given, _not_a_number(x), asked)
         square = _unfold.squared_norm(x)
+    if math.sqrt(square) * scale > float(np.finfo(_xp.dtype_name(x)).max):
+        msg = f"x: its norm, which a core holds, overflows in {_xp.dtype_name(x)}; scale x"
+        raise ValueError(msg)
     choice = choose_method(tuple(x.shape), _xp.dtype_name(x), asked.tol, ranks, asked.method)
     if choice.method == "streaming":
         found = _streamed(x, asked._replace(ranks=ranks))
@@ -361,11 +365,9 @@ def _made(given: Given, found: Found, asked: Asked) -> TuckerTensor:
 def _tensor(core: Any, factors: Any, found: Any, tol: float | None) -> TuckerTensor:
     within = math.isfinite(found.error) and (tol is None or found.error <= tol)
     settled = getattr(found, "settled", True) or tol is not None
-    made = TuckerTensor(
+    return TuckerTensor(
         core, factors, error=found.error, method=found.method, converged=within and settled
     )
-    made.iterations = found.iterations  # type: ignore[attr-defined]
-    return made
 
 
 # --- Other kinds ---------------------------------------------------------------------------------
@@ -429,59 +431,7 @@ def _told(t: TuckerTensor, asked: Asked) -> TuckerTensor:
     return t
 
 
-# --- Choice --------------------------------------------------------------------------------------
-
-
-class Choice(NamedTuple):
-    """A method, why, and about how many operations it takes."""
-
-    method: str
-    reason: str
-    flops: float
-
-
-def choose_method(
-    shape: Sequence[int], dtype: str, tol: float | None, ranks: Sequence[int] | None,
-    method: str = "auto",
-) -> Choice:  # fmt: skip
-    """The method for an array in memory, by its operations.
-
-    The first mode, which sees all N entries, takes ``N n`` by a Gram matrix, a symmetric product,
-    or ``2 N (s + l)`` by projections of the others on ``l = r + 6`` columns after a look at
-    ``s >= 16`` random combinations; products that narrow have two thirds of the speed. The rest is
-    the same: ``2 N r`` of a product, the other modes, ``10 n^3`` of eigenvectors for each.
-    """
-    weight = 4.0 if dtype in _xp.COMPLEX else 1.0
-    first, *others = _unfold.order(shape, list(range(len(shape))), ranks)
-    entries, n = float(math.prod(shape)), max(shape[first], 1)
-    gram = entries * n
-    projections = math.inf
-    if ranks is not None and len(shape) > 1:
-        widths, rows = _sketched.widths_of(shape, ranks, first)
-        projections = 1.5 * 2.0 * entries * (rows + max(widths[j] for j in others))
-    rest = 0.0
-    for mode in (first, *others):
-        n = max(shape[mode], 1)
-        r = max(1, n // 4) if ranks is None else min(ranks[mode], n)
-        rest += (0.0 if mode == first else entries * n) + 10.0 * n**3 + 2.0 * entries * r
-        entries *= r / n
-    costs = {"st_hosvd": weight * (gram + rest), "randomized": weight * (projections + rest)}
-    if method == "hooi":
-        return Choice("hooi", "it was asked for", costs["st_hosvd"])
-    if method != "auto":
-        flops = costs.get(method, 2 * costs["st_hosvd"])
-        least = _sketched.VERIFIABLE[_xp.REAL[dtype]]
-        if method == "randomized" and tol is not None and tol <= least:
-            why = f"norms in {dtype} cannot verify tol={tol:g} of a projection"
-            return Choice("randomized+st_hosvd", why, costs["st_hosvd"])
-        return Choice(method, "it was asked for", flops)
-    if ranks is None or len(shape) == 1:
-        return Choice("st_hosvd", "ranks follow from tol", costs["st_hosvd"])
-    best = min(costs, key=lambda name: costs[name])
-    other = max(costs.values())
-    return Choice(
-        best, f"it takes {costs[best]:.2g} operations, the other {other:.2g}", costs[best]
-    )
+# --- Told without computing ----------------------------------------------------------------------
 
 
 def explain_tucker(

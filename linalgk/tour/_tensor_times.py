@@ -1,4 +1,4 @@
-"""Values of functions and compressed tensors: times and errors beside those of other libraries."""
+"""Values of a function and compressed tensors: times and errors beside those of other libraries."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import linalgk as lk
-from linalgk.tour._covariances import size
+from linalgk.tour._covariances import photographs, size
 from linalgk.tour._page import Heading, Num, Table, Text, count, duration, scientific
 from linalgk.tour._timing import Row, Timed, interleaved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from linalgk.tour._page import Block, Options, Page
+    from linalgk.tour._page import Block, Options
 
     Array = NDArray[Any]
+    Calls = Mapping[str, Callable[[], Any]]
 
-__all__ = ["compressed", "peers", "timed", "values"]
+__all__ = ["Compressed", "compressed", "film", "peers", "shown", "values"]
 
 PYTTB, TENSORLY = "pyttb", "TensorLy"
 LIBRARIES = {PYTTB: "pyttb", TENSORLY: "tensorly.decomposition"}
@@ -43,7 +44,7 @@ def peers() -> list[str]:
     return found
 
 
-def timed(calls: dict[str, Callable[[], Any]], options: Options) -> dict[str, Timed]:
+def _timed(calls: Calls, options: Options) -> dict[str, Timed]:
     """Shortest times, warnings of the libraries kept away."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -56,22 +57,87 @@ def timed(calls: dict[str, Callable[[], Any]], options: Options) -> dict[str, Ti
 
 
 def values(name: str, f: Callable[..., Array], g: lk.ChebTucker, options: Options) -> Row:
-    """Of g, which approximates f, at random points: all by linalgk, some of them by NumPy."""
-    n, shares = (50_000, 50, 1000) if options.quick else (400_000, 80, 4000)
+    """Of g, which approximates f on [-1, 1]^3: all points by linalgk, a share of them by NumPy."""
+    n = 40_000 if options.quick else 400_000
+    shares = {"linalgk": 1, "NumPy, einsum": n // 4000, "NumPy, chebval3d": n // 10}
     x = np.random.default_rng(0).uniform(-1, 1, (3, n))
-    some, few = x[:, : n // shares], x[:, : n // 1000 if options.quick else n // 4000]
-    coefficients = g.coefficients()
+    some, few = (x[:, : n // shares[name]] for name in list(shares)[1:])
+    whole, chebyshev = g.coefficients(), np.polynomial.chebyshev
 
     def by_factors() -> Array:
-        columns = [np.polynomial.chebyshev.chebval(t, u) for t, u in zip(some, g.factors, strict=True)]
+        columns = [chebyshev.chebval(t, u) for t, u in zip(some, g.factors, strict=True)]
         return np.asarray(np.einsum("ijk,in,jn,kn->n", g.core, *columns, optimize=True))
 
-    times = timed(
-        {
-            "linalgk": lambda: g(*x),
-            "NumPy, einsum": by_factors,
-            "NumPy, chebval3d": lambda: np.polynomial.chebyshev.chebval3d(*few, coefficients),
-        },
-        options,
+    calls = (lambda: g(*x), by_factors, lambda: chebyshev.chebval3d(*few, whole))
+    found = _timed(dict(zip(shares, calls, strict=True)), options)
+    times = {name: Timed(t.seconds * shares[name], t.result) for name, t in found.items()}
+    errors = {
+        name: float(np.abs(t.result - f(*x[:, : t.result.size])).max() / g.scale)
+        for name, t in times.items()
+    }
+    return Row(f"{name} at {n:,} points", times, errors)
+
+
+# --- compressed tensors --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A tensor, what was asked for, and of each library time, ranks and error."""
+
+    what: str
+    data: Array
+    tol: float
+    tensor: lk.TuckerTensor
+    seconds: Mapping[str, float]
+    ranks: Mapping[str, tuple[int, ...]]
+    errors: Mapping[str, float]
+
+
+def film(frames: int, edge: int) -> Array:
+    """A window (edge, edge) that moves across a photograph, gray levels from 0 to 1."""
+    image = photographs()["camera"] / 255.0
+    ends = np.array(image.shape) - edge
+    t = np.linspace(0, 1, frames)
+    # once to and fro, down and up in between
+    down = np.rint(ends[0] * (0.25 - 0.15 * np.cos(2 * np.pi * t))).astype(int)
+    across = np.rint(ends[1] * (0.5 - 0.3 * np.cos(np.pi * t))).astype(int)
+    return np.stack(
+        [image[i : i + edge, j : j + edge] for i, j in zip(down, across, strict=True)]
     )
-    return Row("", times, {})
+
+
+def compressed(
+    what: str, data: Array, tol: float, names: Sequence[str], options: Options
+) -> Compressed:
+    """Of data to the tolerance, by linalgk and by the libraries that are there."""
+    tensor = lk.tucker(data, tol=tol)
+    makers: dict[str, Callable[..., Callable[[], Any]]] = {PYTTB: _pyttb, TENSORLY: _tensorly}
+    calls: dict[str, Callable[[], Any]] = {"linalgk": lambda: lk.tucker(data, tol=tol)}
+    calls |= {name: makers[name](data, tol, tensor.ranks) for name in names}
+    times = _timed(calls, options)
+    cores = {name: _parts(t.result) for name, t in times.items()}
+    return Compressed(
+        what, data, tol, tensor,
+        seconds={name: t.seconds for name, t in times.items()},
+        ranks={name: core.shape for name, (core, _) in cores.items()},
+        errors={name: _error(data, *parts) for name, parts in cores.items()},
+    )  # fmt: skip
+
+
+def _pyttb(data: Array, tol: float, _ranks: Any) -> Callable[[], Any]:
+    pyttb = import_module(LIBRARIES[PYTTB])
+    x = pyttb.tensor(np.asfortranarray(data))
+    return lambda: pyttb.hosvd(x, tol, verbosity=0)
+
+
+def _tensorly(data: Array, _tol: float, ranks: Sequence[int]) -> Callable[[], Any]:
+    decomposition = import_module(LIBRARIES[TENSORLY])
+    return lambda: decomposition.tucker(data, rank=list(ranks))
+
+
+def _parts(found: Any) -> tuple[Array, list[Array]]:
+    """Core and factors, whatever they are called."""
+    core = found[0] if isinstance(found, tuple) else found.core
+    factors = found[1] if isinstance(found, tuple) else _factors(found)
+    return np.asarray(getattr(core, "data", core)), [np.asarray(u) for u in factors]

@@ -100,6 +100,11 @@ def test_a_narrow_peak_is_found():
     generator = np.random.default_rng(2)
     near = [c + generator.normal(0, 0.05, 2000) for c in (0.3, -0.4, 0.7)]
     assert np.abs(g(*near) - f(*near)).max() <= 1e-8
+    assert g.error <= 1e-8
+    # its maximum is far above the norm of its coefficients
+    h = chebtucker(lambda *x: np.exp(-100 * sum((t - 0.1) ** 2 for t in x)), [(-1, 1)] * 4)
+    assert h.ranks == (1, 1, 1, 1)
+    assert h.error <= 1e-10
 
 
 def test_published_ranks():

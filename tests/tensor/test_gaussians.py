@@ -100,6 +100,7 @@ def test_error_is_what_was_asked_for(kernel, rmin, rmax, params, tol):
         ("yukawa", 1e-6, 1.0, 1e-6, {"kappa": 1e-9}),
         ("slater", 0.0, 1e9, 1e-4, {"alpha": 2.0}),
         ("slater", 0.0, 1e-9, 1e-6, {"alpha": 2.0}),
+        ("slater", 0.0, 1e-100, 1e-9, {"alpha": 1e-12}),
         ("slater", 30.0, 40.0, 1e-13, {"alpha": 15.0}),
         ("matern", 0.0, 3.0, 1e-2, {"nu": 0.1, "length": 1.0}),
         ("matern", 0.0, 3.0, 1e-6, {"nu": 200.0, "length": 0.2}),

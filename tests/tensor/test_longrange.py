@@ -307,3 +307,12 @@ def test_radius_is_balanced(rng):
         _longrange._request(*cloud(rng, n, "mixed"), 1e-6, "auto", None, 0.0) for n in (200, 20_000)
     )
     assert few.radius > 1.5 * many.radius
+
+
+def test_no_needles():
+    # sums of least terms for these have a Gaussian of weight 60 and 300000, far narrower than 1
+    for ratio, tol in ((2.0**1.75, 5e-7), (2.0**2.5, 5e-7)):
+        w, a = _longrange.terms(3.0, 3.0 * ratio, tol, 0.0)
+        assert 3.0 * w.sum() < 5
+        r = np.linspace(3.0, 3.0 * ratio, 1000)
+        assert np.abs(np.exp(-np.outer(r**2, a)) @ w * r - 1).max() <= tol

@@ -7,7 +7,8 @@ import linalgk as lk
 from linalgk.errors import ConvergenceWarning, NonFiniteError, NotConvergedError
 from linalgk.tensor import _unfold
 from linalgk.tensor._canonical import CanonicalTensor
-from linalgk.tensor._tucker import choose_method, explain_tucker, sample_tucker, tucker
+from linalgk.tensor._tucker import explain_tucker, sample_tucker, tucker
+from linalgk.tensor._tucker_choice import choose_method
 
 
 def rotated(rng, shape, rate=4, dtype="float64"):
@@ -251,6 +252,11 @@ def test_scales(cube):
         t = tucker(x * scale, tol=1e-7)
         assert t.ranks == want.ranks
         assert np.abs(t.core / scale - want.core).max() <= 1e-15 * np.abs(want.core).max() * 50
+
+
+    for dtype in (np.float32, np.float64, np.complex128):
+        with pytest.raises(ValueError, match="norm, which a core holds, overflows"):
+            tucker(np.full((9, 9), 0.9 * np.finfo(dtype).max, dtype), tol=1e-3)
 
 
 def test_nothing_and_zero():
