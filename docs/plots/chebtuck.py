@@ -16,7 +16,7 @@ for i, (m, colour) in enumerate(((129, "C3"), (513, "C1"), (2049, "C5"))):
 axes[0].plot(n, [r["asked"]["error"] for r in rows], "s-", color="C0", ms=4, label="linalgk")
 for r in rows:
     text = f"{r['asked']['degree'] + 1}"
-    axes[0].annotate(text, (r["n"], r["asked"]["error"]), (0, 4), textcoords="offset points",
+    axes[0].annotate(text, (r["n"], r["asked"]["error"]), (0, -11), textcoords="offset points",
                      ha="center", color="C0", fontsize=7)  # fmt: skip
 axes[0].axhline(1e-7, color="0.5", lw=0.8, ls=":")
 axes[0].set(

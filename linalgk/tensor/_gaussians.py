@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from linalgk import _validate, _xp
+from linalgk import _config, _validate, _xp
 from linalgk._dispatch import Explanation
 from linalgk.errors import ConvergenceWarning
 from linalgk.tensor import _gaussian_rules, _radial
@@ -350,7 +350,9 @@ def _fitted(
 def _rule(kernel: Radial, rmin: float, rmax: float, tol: float) -> _gaussian_rules.Rule:
     """The rule in units of rmax, kept by what it depends on."""
     scaled = kernel.scaled(rmax)
-    return _gaussian_rules.kept(scaled.name, scaled.parameters, rmin / rmax, tol)
+    # many small factorizations, which threads of BLAS only hold up
+    with _config.serial_blas:
+        return _gaussian_rules.kept(scaled.name, scaled.parameters, rmin / rmax, tol)
 
 
 def explain_gaussian_sum(

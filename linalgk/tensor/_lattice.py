@@ -141,10 +141,10 @@ class LatticePotential(LongRangePotential):
         >>> import numpy as np
         >>> from linalgk.tensor import lattice_sum
         >>> v = lattice_sum((4, 4, 4), tol=1e-6)
-        >>> x = np.linspace(-1, 1, 5)
+        >>> x = np.linspace(-1, 1, 6)
         >>> t = v.canonical(x, x, x)
         >>> t.shape
-        (5, 5, 5)
+        (6, 6, 6)
         """
         if len(axes) != 3:
             msg = f"axes: needs three vectors, got {len(axes)}"

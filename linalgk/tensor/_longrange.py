@@ -26,7 +26,7 @@ ATTEMPTS = 3
 # Most numbers of a core before it is truncated, and functions along an axis.
 CORE, AXIS = 1 << 27, 1 << 10
 # Seconds per flop of large and small matrix products and of evaluation, and per pair, about.
-LARGE, SMALL, EVALUATION, PAIR = 1.6e-11, 4e-11, 1e-11, 6e-8
+LARGE, SMALL, EVALUATION, PAIR = 1.6e-11, 4e-11, 1e-11, 1e-7
 
 
 def longrange_potential(

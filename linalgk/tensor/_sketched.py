@@ -22,7 +22,7 @@ from linalgk.tensor import _unfold
 
 OVERSAMPLE = 10
 # Columns beyond the rank, and rows of the first look, where all other modes are projected, too.
-_MORE, _ROWS = 6, 16
+_MORE, _ROWS = 10, 8
 # Least tolerances that differences of squared norms can verify.
 VERIFIABLE = {"float32": 2e-2, "float64": 1e-6}
 # Streams of random numbers: one for each use.

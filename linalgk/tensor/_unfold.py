@@ -212,7 +212,9 @@ def leading(
         none = xp.eye(n, min(n, rank or 0), dtype=x.dtype, **where(x))
         return Basis(none, 0.0, "none")
     values = vectors = None
-    if method in ("auto", "gram"):
+    # an unfolding with few columns has singular values of its own at no greater cost
+    short = math.prod(x.shape) <= n * n
+    if method in ("auto", "gram") and not short:
         values, vectors = xp.linalg.eigh(gram(x, mode))
         squares = np.maximum(_host(values)[::-1], 0.0)
         r, tail = _cut(squares, rank, budget)
@@ -242,7 +244,11 @@ def _by_triangle(low: Any, x: Any, rank: int | None, budget: float | None) -> Ba
     """Leading vectors of an unfolding in the dtype of x from its triangle."""
     xp = _xp.namespace(low)
     n = low.shape[0]
-    vectors, s, _ = xp.linalg.svd(low, full_matrices=rank is not None and rank > low.shape[1])
+    vectors, s, _ = xp.linalg.svd(low, full_matrices=False)
+    if rank is not None and rank > vectors.shape[1]:
+        # any others: the tensor has no part in them
+        more = xp.eye(n, rank, dtype=vectors.dtype, **where(vectors))
+        vectors = xp.linalg.qr(xp.concat([vectors, more], axis=1))[0]
     squares = _host(s) ** 2
     squares = np.concatenate([squares, np.zeros(n - squares.size)])
     r, tail = _cut(squares, rank, budget)

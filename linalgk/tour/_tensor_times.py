@@ -112,32 +112,85 @@ def compressed(
 ) -> Compressed:
     """Of data to the tolerance, by linalgk and by the libraries that are there."""
     tensor = lk.tucker(data, tol=tol)
-    makers: dict[str, Callable[..., Callable[[], Any]]] = {PYTTB: _pyttb, TENSORLY: _tensorly}
     calls: dict[str, Callable[[], Any]] = {"linalgk": lambda: lk.tucker(data, tol=tol)}
-    calls |= {name: makers[name](data, tol, tensor.ranks) for name in names}
+    for name, maker in ((PYTTB, _pyttb), (TENSORLY, _tensorly)):
+        if name in names:
+            calls[name] = maker(data, tol, tensor.ranks)
     times = _timed(calls, options)
-    cores = {name: _parts(t.result) for name, t in times.items()}
+    found = {name: t.result for name, t in times.items()} | {"linalgk": _parts(tensor)}
     return Compressed(
         what, data, tol, tensor,
         seconds={name: t.seconds for name, t in times.items()},
-        ranks={name: core.shape for name, (core, _) in cores.items()},
-        errors={name: _error(data, *parts) for name, parts in cores.items()},
+        ranks={name: core.shape for name, (core, _) in found.items()},
+        errors={name: _error(data, *parts) for name, parts in found.items()},
     )  # fmt: skip
 
 
 def _pyttb(data: Array, tol: float, _ranks: Any) -> Callable[[], Any]:
     pyttb = import_module(LIBRARIES[PYTTB])
     x = pyttb.tensor(np.asfortranarray(data))
-    return lambda: pyttb.hosvd(x, tol, verbosity=0)
+
+    def call() -> Any:
+        t = pyttb.hosvd(x, tol, verbosity=0)
+        return t.core.data, t.factor_matrices
+
+    return call
 
 
 def _tensorly(data: Array, _tol: float, ranks: Sequence[int]) -> Callable[[], Any]:
     decomposition = import_module(LIBRARIES[TENSORLY])
-    return lambda: decomposition.tucker(data, rank=list(ranks))
+    return lambda: _parts(decomposition.tucker(data, rank=list(ranks)))
 
 
-def _parts(found: Any) -> tuple[Array, list[Array]]:
-    """Core and factors, whatever they are called."""
-    core = found[0] if isinstance(found, tuple) else found.core
-    factors = found[1] if isinstance(found, tuple) else _factors(found)
-    return np.asarray(getattr(core, "data", core)), [np.asarray(u) for u in factors]
+def _parts(tucker: Any) -> tuple[Array, Sequence[Array]]:
+    return tucker.core, tucker.factors
+
+
+def _error(data: Array, core: Array, factors: Sequence[Array]) -> float:
+    """Relative to the data, multiplied out by NumPy."""
+    product = np.einsum("ijk,ai,bj,ck->abc", core, *factors, optimize=True)
+    return float(np.linalg.norm(product - data) / np.linalg.norm(data))
+
+
+def shown(done: Sequence[Compressed], names: Sequence[str], *, quick: bool) -> list[Block]:
+    """Tolerances and what became of them, as a table."""
+    rows: list[list[str | Num]] = []
+    best = set()
+    for one in done:
+        quickest = min(one.seconds, key=lambda name: one.seconds[name])
+        for name, seconds in one.seconds.items():
+            if name == quickest:
+                best.add((len(rows), 6))
+            first, ranks = name == "linalgk", one.ranks[name]
+            stored = np.prod(ranks) + np.dot(one.data.shape, ranks)
+            rows.append(
+                [
+                    f"{one.what}, {size(one.data)}" if first else "",
+                    name,
+                    "ranks" if name == TENSORLY else scientific(one.tol),
+                    scientific(one.errors[name]),
+                    " × ".join(map(str, ranks)),
+                    count(float(stored)),
+                    duration(seconds),
+                ]
+            )
+    absent = [name for name in LIBRARIES if name not in names]
+    return [
+        Heading("Tensors compressed to a tolerance"),
+        Text(
+            "lk.tucker finds the ranks for a relative error and measures the error of what it "
+            "returns. Errors in the table are measured once more, by NumPy, from the tensors "
+            "multiplied out. pyttb: hosvd with the same tolerance; its singular values are roots "
+            "of eigenvalues, which are known to about 1e-8 of the largest. TensorLy: tucker, "
+            "which takes ranks and no tolerance; it got the ranks that linalgk found. Shortest "
+            "times of a few rounds, the libraries taking turns."
+            + (f" Not installed, and not here: {', '.join(absent)}." if absent else "")
+            + (" This was a quick run: read the times as a rough guide." if quick else "")
+        ),
+        Table(
+            "",
+            ["tensor", "library", "asked for", "error found", "ranks", "numbers", "time"],
+            rows,
+            best=frozenset(best),
+        ),
+    ]

@@ -49,7 +49,7 @@ def _worst(s, count=30, tol=0.0):
     """The largest error at log-spaced points, with 34 digits."""
     value, envelope = EXACT[s.kernel]
     rmin, rmax = s.interval
-    low = rmin or 1e-3 / math.sqrt(float(s.exponents[-1]))
+    low = rmin or min(1e-3 / math.sqrt(float(s.exponents[-1])), rmax / 2)
     points = np.concatenate([np.geomspace(low, rmax, count)[1:-1], [rmin, rmax]])
     with mp.workdps(34):
         w, a = ([mp.mpf(float(x)) for x in part] for part in s)

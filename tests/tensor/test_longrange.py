@@ -161,13 +161,10 @@ def test_layouts_and_pickles(rng):
     assert whole.energy() == pytest.approx(1.0, abs=1e-5)
 
 
-@pytest.mark.parametrize("n", [1, 2, 40])
-@pytest.mark.parametrize("axes", [0, 1, 2])
+@pytest.mark.parametrize(("n", "axes"), [(1, 0), (2, 1), (40, 1), (40, 2)])
 def test_points_in_less_than_space(rng, n, axes):
     x = np.full((n, 3), 0.3)
     x[:, :axes] = rng.uniform(-2, 2, (n, axes))
-    if axes == 0 and n > 1:
-        return
     q = rng.uniform(0.5, 1, n)
     v = longrange_potential(x, q, 1e-8)
     y = rng.uniform(*np.array(v.domain).T, (30, 3))

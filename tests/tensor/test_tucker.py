@@ -253,7 +253,6 @@ def test_scales(cube):
         assert t.ranks == want.ranks
         assert np.abs(t.core / scale - want.core).max() <= 1e-15 * np.abs(want.core).max() * 50
 
-
     for dtype in (np.float32, np.float64, np.complex128):
         with pytest.raises(ValueError, match="norm, which a core holds, overflows"):
             tucker(np.full((9, 9), 0.9 * np.finfo(dtype).max, dtype), tol=1e-3)
