@@ -128,27 +128,39 @@ def _hosvd(c: Any, tol: float) -> Fixed:
 # --- Errors --------------------------------------------------------------------------------------
 
 
-def slice_errors(f: Any, t: Any, slices: Sequence[int], *, half: bool = False) -> tuple[Any, Any]:
-    """The largest difference from the tensor on slices z = const, and the largest entry there.
+def slice_errors(
+    functions: Sequence[Any], t: Any, slices: Sequence[int], *, half: bool = False
+) -> tuple[list[float], float]:
+    """The largest differences from the tensor on slices z = const, and its largest entry there.
 
-    ``f`` is a `Fixed` or a `ChebTucker` on [-1, 1]^3, the grid is of cells. With ``half`` only
-    nonnegative x and y, for what is even.
+    Each function is a `Fixed` or a `ChebTucker` on [-1, 1]^3, the grid is of cells. With ``half``
+    only nonnegative x and y, for what is even.
     """
-    grids = [cells(n) for n in t.shape]
-    start = [n // 2 if half else 0 for n in t.shape]
-    at = [grids[0][start[0] :], grids[1][start[1] :], grids[2][list(slices)]]
-    columns = [t.factors[0][start[0] :], t.factors[1][start[1] :], t.factors[2][list(slices)]]
-    values = [
-        np.polynomial.chebyshev.chebvander(x, c.shape[0] - 1) @ c
-        for x, c in zip(at, f.factors, strict=True)
-    ]
-    gap = top = 0.0
-    for row, theirs in zip(values[2], columns[2], strict=True):
+    rows = [slice(n // 2 if half else 0, None) for n in t.shape[:2]] + [list(slices)]
+    at = [cells(n)[row] for n, row in zip(t.shape, rows, strict=True)]
+    columns = [f[row] for f, row in zip(t.factors, rows, strict=True)]
+    values = [_values(f.factors, at) for f in functions]
+    gaps, top = [0.0] * len(functions), 0.0
+    for k, theirs in enumerate(columns[2]):
         want = (columns[0] * (t.weights * theirs)) @ columns[1].T
-        top = max(top, float(want.max()), -float(want.min()))
-        want -= values[0] @ (f.core @ row) @ values[1].T
-        gap = max(gap, float(want.max()), -float(want.min()))
-    return gap, top
+        top = max(top, _largest(want))
+        for i, (f, (x, y, z)) in enumerate(zip(functions, values, strict=True)):
+            gaps[i] = max(gaps[i], _largest(x @ (f.core @ z[k]) @ y.T - want))
+    return gaps, top
+
+
+def _largest(x: Any) -> float:
+    return max(float(x.max()), -float(x.min()))
+
+
+def _values(factors: Sequence[Any], at: Sequence[Any]) -> list[Any]:
+    """Columns of coefficients at points; what has one basis and one grid is done together."""
+    bases: dict[Any, Any] = {}
+    for c, x in zip(factors, at, strict=True):
+        key = c.shape[0], x.size, x[0]
+        if key not in bases:
+            bases[key] = np.polynomial.chebyshev.chebvander(x, c.shape[0] - 1)
+    return [bases[c.shape[0], x.size, x[0]] @ c for c, x in zip(factors, at, strict=True)]
 
 
 # --- Charges -------------------------------------------------------------------------------------

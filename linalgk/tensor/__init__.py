@@ -19,7 +19,7 @@ from linalgk.tensor._chebtucker import chebtucker
 from linalgk.tensor._extrema import Extremum
 from linalgk.tensor._function import Certificate, ChebTucker
 from linalgk.tensor._gaussians import GaussianSum, gaussian_sum
-from linalgk.tensor._lattice import lattice_sum
+from linalgk.tensor._lattice import LatticePotential, lattice_sum
 from linalgk.tensor._longrange import longrange_potential
 from linalgk.tensor._madelung import madelung_constant
 from linalgk.tensor._ops import EVALUATE
@@ -33,6 +33,7 @@ __all__ = [
     "ChebTucker",
     "Extremum",
     "GaussianSum",
+    "LatticePotential",
     "LongRangePotential",
     "TuckerTensor",
     "chebtucker",
@@ -85,13 +86,13 @@ RECORDS: tuple[Any, ...] = (
     ),
     _record(
         longrange_potential, _longrange.sample, _longrange.explain_longrange_potential,
-        methods=("gaussians",),
+        methods=("moments",),
     ),
     _record(
-        lattice_sum, _lattice.sample, _lattice.explain_lattice_sum, methods=("assembled vectors",)
+        lattice_sum, _lattice.sample, _lattice.explain_lattice_sum, methods=("assembled",)
     ),
     _record(
         madelung_constant, _madelung.sample, _madelung.explain_madelung_constant,
-        methods=("theta functions",), accepts=(),
+        methods=("theta",), accepts=(),
     ),
 )  # fmt: skip

@@ -64,13 +64,16 @@ def least(kernel: Radial, rmin: float, tol: float) -> Rule:
     best, shorter = _searched(problem)
     low = float(problem.r[int(rmin == 0)])
     fine = _at(problem, separations(rmin, low, 8 * best.weights.size + 30))
+    # a Gaussian that is great where nobody looks, below rmin, would make the sum a needle
+    greatest = 2.0 * float(np.sum(best.weights))
     fewer = 4 if best.weights.size > 30 else 1
     while fewer and best.weights.size <= _POLISHED:
         size = best.weights.size - fewer
         starts = [start for start in (shorter.get(size), _shortened(best, size)) if start]
         for start in starts if size > 0 else ():
             better = _polished(problem, fine, start)
-            if better.error <= tol and measured(kernel, *better[:2], rmin, 1.0) <= tol:
+            tame = better.error <= tol and np.sum(better.weights) <= greatest
+            if tame and measured(kernel, *better[:2], rmin, 1.0) <= tol:
                 best = better
                 break
         else:

@@ -114,21 +114,11 @@ def terms(low: float, high: float, tol: float, kappa: float) -> tuple[Any, Any]:
     """Gaussians of the kernel between two distances, or a little beyond the second."""
     # few different intervals, so that sums of Gaussians are found again
     steps = math.ceil(4.0 * math.log2(high / low))
-    # those of least number may have a needle of great weight, invisible from the distance 1 on
-    tame = 1.25 * math.sqrt(math.log(1.0 / tol) + 3.0)
-    best: tuple[Any, Any] | None = None
-    for k in range(NEEDLES):
-        found = _unit_terms(2.0 ** ((steps + k) / 4.0), tol * 0.7**k, kappa * low)
-        if best is None or np.sum(found[0]) < np.sum(best[0]):
-            best = found
-        if np.sum(best[0]) <= tame:
-            break
-    assert best is not None
-    return best[0] / low, best[1] / low**2
+    found = _unit_terms(2.0 ** (steps / 4.0), max(tol, FINEST), kappa * low)
+    return found[0] / low, found[1] / low**2
 
 
 def _unit_terms(high: float, tol: float, kappa: float) -> tuple[Any, Any]:
-    tol = max(tol, FINEST)
     if kappa:
         w, a = gaussian_sum("yukawa", 1.0, high, tol, kappa=kappa)
     else:

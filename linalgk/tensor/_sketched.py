@@ -20,9 +20,8 @@ from linalgk.kronecker import mttkrp
 from linalgk.sketch import CountSketch, Philox
 from linalgk.tensor import _unfold
 
-OVERSAMPLE = 10
 # Columns beyond the rank, and rows of the first look, where all other modes are projected, too.
-_MORE, _ROWS = 10, 8
+OVERSAMPLE, _ROWS = 10, 8
 # Least tolerances that differences of squared norms can verify.
 VERIFIABLE = {"float32": 2e-2, "float64": 1e-6}
 # Streams of random numbers: one for each use.
@@ -61,7 +60,7 @@ def of_ranks(x: Any, philox: Philox, ranks: Sequence[int]) -> _unfold.Truncated:
 
 def widths_of(shape: Sequence[int], ranks: Sequence[int], first: int) -> tuple[list[int], int]:
     """Columns in each mode and rows of the first look."""
-    widths = [min(r + _MORE, n) for r, n in zip(ranks, shape, strict=True)]
+    widths = [min(r + OVERSAMPLE, n) for r, n in zip(ranks, shape, strict=True)]
     rows = _ROWS
     for j, width in enumerate(widths):
         if j != first:
@@ -74,7 +73,9 @@ def _subspace(z: Any, mode: int, width: int, philox: Philox) -> Any:
     """Orthonormal columns near the leading vectors, by two steps with the small Gram matrix."""
     xp = _xp.namespace(z)
     g = _unfold.gram(z, mode)
-    g = g if g.dtype == z.dtype else xp.astype(g, z.dtype)
+    if g.dtype != z.dtype:
+        # squares leave the range of single precision
+        g = xp.astype(g / max(float(xp.max(xp.abs(g))), 1e-300), z.dtype)
     q = xp.linalg.qr(g @ xp.matrix_transpose(_gauss(philox, mode, width, z)))[0]
     return xp.linalg.qr(g @ q)[0]
 

@@ -102,9 +102,7 @@ def film(frames: int, edge: int) -> Array:
     # once to and fro, down and up in between
     down = np.rint(ends[0] * (0.25 - 0.15 * np.cos(2 * np.pi * t))).astype(int)
     across = np.rint(ends[1] * (0.5 - 0.3 * np.cos(np.pi * t))).astype(int)
-    return np.stack(
-        [image[i : i + edge, j : j + edge] for i, j in zip(down, across, strict=True)]
-    )
+    return np.stack([image[i : i + edge, j : j + edge] for i, j in zip(down, across, strict=True)])
 
 
 def compressed(

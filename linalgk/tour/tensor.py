@@ -80,20 +80,24 @@ def run(options: Options) -> Generator[None, None, Page]:
     page.add(*_functions(functions, page))
     yield
     runge = functions[0]
-    work = [slab.row, cloud.row, _tensor_times.values(runge.name, runge.call, runge.series, options)]
+    work = [
+        slab.row,
+        cloud.row,
+        _tensor_times.values(runge.name, runge.call, runge.series, options),
+    ]
     page.add(*_times(work, page, quick=quick))
     yield
     names = _tensor_times.peers()
     yield
     film = _tensor_times.film(*((24, 64) if quick else (64, 128)))
     points = np.linspace(-1, 1, 40 if quick else 100)
-    values = FUNCTIONS["1 / (1 + 25 r²)"](*np.meshgrid(points, points, points, indexing="ij"))
+    grid = runge.call(*np.meshgrid(points, points, points, indexing="ij"))
     done = [
         _tensor_times.compressed(what, data, tol, names, options)
         for what, data, tol in (
             ("frames of a film", film, 0.08),
-            ("1 / (1 + 25 r²) on a grid", values, 1e-4),
-            ("1 / (1 + 25 r²) on a grid", values, 1e-10),
+            ("1 / (1 + 25 r²) on a grid", grid, 1e-4),
+            ("1 / (1 + 25 r²) on a grid", grid, 1e-10),
         )
     ]
     page.add(*_tensor_times.shown(done, names, quick=quick), *_frames(done[0]))
@@ -190,7 +194,9 @@ def _slab(counts: tuple[int, int, int], pixels: int) -> _Slab:
 def _potential(potential: Any, targets: Array, dtype: Any = float) -> Array:
     """Sums over all charges at points that are none of them."""
     sites, charges = potential.points.astype(dtype), potential.charges.astype(dtype)
-    rows = [charges @ (1 / np.sqrt(np.sum((sites - x) ** 2, axis=1))) for x in targets.astype(dtype)]
+    rows = [
+        charges @ (1 / np.sqrt(np.sum((sites - x) ** 2, axis=1))) for x in targets.astype(dtype)
+    ]
     return np.stack(rows)
 
 

@@ -253,6 +253,11 @@ def test_scales(cube):
         assert t.ranks == want.ranks
         assert np.abs(t.core / scale - want.core).max() <= 1e-15 * np.abs(want.core).max() * 50
 
+    single = cube[:30, :31, :32].astype(np.float32)
+    error = tucker(single, ranks=2, method="randomized").error
+    for scale in (2.0**100, 2.0**-100):
+        t = tucker(single * np.float32(scale), ranks=2, method="randomized")
+        assert t.error == pytest.approx(error, rel=1e-4)
     for dtype in (np.float32, np.float64, np.complex128):
         with pytest.raises(ValueError, match="norm, which a core holds, overflows"):
             tucker(np.full((9, 9), 0.9 * np.finfo(dtype).max, dtype), tol=1e-3)
