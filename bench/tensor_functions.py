@@ -135,7 +135,9 @@ def exported(found: Any) -> Array:
 
 def _chebval(_problem: Problem, arrays: Arrays) -> Callable[[], Any]:
     """The full series."""
-    from numpy.polynomial.chebyshev import chebval3d
+    from numpy.polynomial import chebyshev
+
+    chebval3d: Any = chebyshev.chebval3d
 
     c = arrays["core"]
     for k, f in enumerate(_factors(arrays)):

@@ -75,8 +75,8 @@ ROOMS = (
             *("linalgk.{room}._*", *ROOM_NAMES),
         ),
         # a framework's own face, where its arrays are differentiated or traced; CuPy's half of
-        # SciPy beside SciPy; a progress bar that was asked for
-        lazily=("scipy", "cupyx", "tqdm", "linalgk.interop*"),
+        # SciPy beside SciPy; a progress bar or a plot that was asked for
+        lazily=("scipy", "cupyx", "tqdm", "matplotlib*", "linalgk.interop*"),
         never=("numba", "cupy", "linalgk_kernels*"),
     ),
     # themselves imported lazily; they call the algorithms below the doors
@@ -94,7 +94,8 @@ ROOMS = (
     Room("linalgk/optim/*.py", (*LEAVES, "linalgk", *ROOM_NAMES, "linalgk.optim.*", "torch")),
     Room("linalgk/cli.py", (*LEAVES, "linalgk"), lazily=("*",)),
     Room("linalgk/__main__.py", ("linalgk", "linalgk.cli"), lazily=("*",)),
-    Room("linalgk/tour/*.py", (*LEAVES, "linalgk", "linalgk.tour.*"), lazily=("*",)),
+    # names of a room that are not in the flat namespace
+    Room("linalgk/tour/*.py", (*LEAVES, "linalgk", "linalgk.tour.*", *ROOM_NAMES), lazily=("*",)),
     Room("linalgk/errors.py", ("numpy",)),
     Room("linalgk/typing.py", ("numpy",)),
     Room("linalgk/testing.py", LEAVES, lazily=("scipy", "mpmath")),

@@ -17,13 +17,14 @@ from linalgk.tensor import (
 from linalgk.tensor._canonical import CanonicalTensor
 from linalgk.tensor._chebtucker import chebtucker
 from linalgk.tensor._extrema import Extremum
-from linalgk.tensor._function import Certificate, ChebTucker
+from linalgk.tensor._function import ChebTucker
 from linalgk.tensor._gaussians import GaussianSum, gaussian_sum
 from linalgk.tensor._lattice import LatticePotential, lattice_sum
 from linalgk.tensor._longrange import longrange_potential
 from linalgk.tensor._madelung import madelung_constant
 from linalgk.tensor._ops import EVALUATE
 from linalgk.tensor._potential import LongRangePotential
+from linalgk.tensor._series import Certificate
 from linalgk.tensor._tucker import tucker
 from linalgk.tensor._tucker_tensor import TuckerTensor
 

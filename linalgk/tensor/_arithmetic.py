@@ -10,7 +10,7 @@ import numpy as np
 
 from linalgk import _validate
 from linalgk.errors import NonFiniteError
-from linalgk.tensor import _chebyshev
+from linalgk.tensor import _chebyshev, _construct
 from linalgk.tensor._combine import (
     F,
     absolute,
@@ -321,12 +321,10 @@ def _constructed(
     inherited: Callable[[float], float], *, exact: bool = False,
 ) -> F:  # fmt: skip
     """A function sampled anew, with the errors of what it is made of."""
-    from linalgk.tensor._chebtucker import chebtucker
-
     first = parents[0]
     real = np.result_type(*[f.factors[0].dtype for f in parents])
     tol = tol if exact else min(max(tol, CONSTRUCTED, 10 * eps(real)), 0.1)
-    h = chebtucker(func, first.domain, tol=tol)
+    h = _construct.constructed(func, first.domain, tol=tol)
     scale = h.scale
     extra = inherited(scale)
     relative = extra / scale if scale else 0.0

@@ -171,9 +171,7 @@ class CanonicalTensor(Format):
         -------
         s : float or complex
         """
-        from linalgk.tensor._tucker_tensor import TuckerTensor
-
-        return inner(self, other, TuckerTensor)
+        return inner(self, other)
 
     def normalized(self) -> Self:
         """The same tensor with columns of length one, whose lengths are in the weights."""
@@ -204,35 +202,38 @@ def permutation(axes: Sequence[int] | None, d: int) -> list[int]:
     return [a % d for a in order]
 
 
-def inner(a: Any, b: Any, tucker: type) -> Any:
+def inner(a: Format, b: Any) -> Any:
     """``<A, B>`` of any two formats, or of one and a dense array; A is conjugated."""
-    kinds = (CanonicalTensor, tucker)
-    if not isinstance(b, kinds):
+    if not isinstance(b, Format):
         b = _xp.as_array("other", b)
     a._check_same(b)
     with scope(a._head):
-        if isinstance(b, kinds):
+        if isinstance(b, Format):
             entered, mine, theirs = a._pair(b)
         else:
             entered = enter(a._named() | {"other": b})
             mine, theirs = entered.arrays[:-1], entered.arrays[-1]
         if math.prod(a.shape) == 0:
             return algebra.number(entered.xp.zeros((), dtype=entered.arrays[0].dtype))
-        return algebra.number(_inner(a, b, mine, theirs, kinds))
+        return algebra.number(_inner(_kind(a), _kind(b), mine, theirs))
 
 
-def _inner(a: Any, b: Any, mine: Any, theirs: Any, kinds: Any) -> Any:
-    canonical, tucker = kinds
-    if isinstance(a, tucker):
-        if isinstance(b, tucker):
+def _kind(x: Any) -> str:
+    """``"core"`` of a Tucker tensor, ``"weights"`` of a canonical one, nothing of an array."""
+    return x._head_name if isinstance(x, Format) else ""
+
+
+def _inner(a: str, b: str, mine: Any, theirs: Any) -> Any:
+    if a == "core":
+        if b == "core":
             return algebra.tucker_inner(mine, theirs)
-        if isinstance(b, canonical):
+        if b == "weights":
             return algebra.mixed_inner(mine, theirs)
         return algebra.dense_inner(mine, theirs)
-    if isinstance(b, tucker):
+    if b == "core":
         found = algebra.mixed_inner(theirs, mine)
         return algebra.conj(_xp.namespace(mine[0]), found)
-    if isinstance(b, canonical):
+    if b == "weights":
         return algebra.column_inner(mine, theirs)
     return algebra.column_dense_inner(mine, theirs)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,17 +9,13 @@ import numpy as np
 
 from linalgk import _validate, _xp
 from linalgk._dispatch import Explanation
-from linalgk.errors import ConvergenceWarning, NotConvergedError
-from linalgk.tensor._construct import CHEAP, Plan, approximated
+from linalgk.tensor import _construct, _from_data
+from linalgk.tensor._domain import checked_domain
 from linalgk.tensor._function import ChebTucker
-from linalgk.tensor._sampling import Exhausted, Sampler
 from linalgk.typing import OnFail
 
 ChebTuckerMethod = Literal["auto", "grid", "cross"]
 METHODS = ("auto", "grid", "cross")
-
-# Highest degrees that are tried, by number of variables.
-LONGEST = {1: 1 << 16, 2: 1 << 12, 3: 1 << 10, 4: 1 << 8}
 
 
 def chebtucker(
@@ -129,55 +124,19 @@ def chebtucker(
     _validate.choice("method", method, METHODS)
     box = checked_domain(domain)
     name = _dtype(dtype)
-    real = _xp.REAL[name]
     if not callable(f) or _xp.face(f) is not None:
-        from linalgk.tensor import _from_data
-
         given: dict[str, Any] = {} if tol is None else {"tol": tol}
         given |= {} if grid is None else {"grid": grid}
         return _from_data.from_data(f, box, on_fail=policy, dtype=dtype, **given)
-    default = 1e-5 if real == "float32" else 1e-10
-    tol = default if tol is None else _validate.real_between("tol", tol, 0.0, 1.0, low_open=True)
     if grid is not None:
         msg = "grid: is for given values; a function is sampled where it has to be"
         raise TypeError(msg)
-    d = len(box)
-    degree = LONGEST[d] if max_degree is None else _validate.integer("max_degree", max_degree, 0)
-    budget = _validate.integer("budget", budget, 1)
-    limit = (1 << 26 if vectorized else 1 << 22) if max_evaluations is None else max_evaluations
-    limit = _validate.integer("max_evaluations", limit, 1)
-    try:
-        sampler = Sampler(f, box, vectorized=bool(vectorized), limit=limit, xp=xp, device=device)
-        eps = max(sampler.eps, float(np.finfo(real).eps))
-        plan = Plan(tol, method, degree + 1, budget, np.random.default_rng(rng), real, eps)
-        result = approximated(sampler, plan)
-    except Exhausted:
-        msg = (
-            f"max_evaluations: {limit} are not enough to look at a few fibres of a function of {d} "
-            "variables; allow more"
-        )
-        raise ValueError(msg) from None
-    if name in _xp.COMPLEX:
-        result = result._with(result.core.astype(name), result.factors)
-    return _answered(result, plan, policy)
-
-
-def checked_domain(domain: Any) -> tuple[tuple[float, float], ...]:
-    """1 to 4 intervals."""
-    try:
-        pairs = np.asarray(domain, dtype=np.float64)
-    except (TypeError, ValueError):
-        pairs = np.empty(0)
-    if pairs.shape == (2,):
-        pairs = pairs[None, :]
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or not 1 <= pairs.shape[0] <= 4:
-        msg = f"domain: must be 1 to 4 pairs (a, b), got {domain!r}"
-        raise ValueError(msg)
-    for k, (a, b) in enumerate(pairs.tolist()):
-        if not (a < b and math.isfinite(b - a)):
-            msg = f"domain: must have a < b, both finite, in every variable, got ({a}, {b}) in {k}"
-            raise ValueError(msg)
-    return tuple((a, b) for a, b in pairs.tolist())
+    made = _construct.constructed(
+        f, box, tol=tol, vectorized=vectorized, method=method, max_degree=max_degree,
+        budget=budget, max_evaluations=max_evaluations, rng=rng, policy=policy, xp=xp,
+        device=device, dtype=name,
+    )  # fmt: skip
+    return ChebTucker(made.core, made.factors, made.domain, **made.notes())
 
 
 def _dtype(dtype: Any) -> str:
@@ -187,24 +146,6 @@ def _dtype(dtype: Any) -> str:
     except TypeError:
         name = str(dtype).rpartition(".")[2]
     return str(_validate.choice("dtype", name, _xp.REAL))
-
-
-def _answered(result: ChebTucker, plan: Plan, policy: str) -> ChebTucker:
-    if result.converged or policy == "nan":
-        return result
-    why = (
-        "f may have a cusp, a jump or noise, or need a higher max_degree, budget or max_evaluations"
-    )
-    if plan.tol < plan.reached:
-        why = f"it is below {plan.reached:.1e}, the precision of the values and coefficients"
-    msg = (
-        f"chebtucker: reached a relative error of {result.error:.1e} with degrees {result.degrees} "
-        f"and ranks {result.ranks}, not tol = {plan.tol:.1e}: {why}"
-    )
-    if policy == "raise":
-        raise NotConvergedError(msg, result=result)
-    warnings.warn(msg, ConvergenceWarning, stacklevel=3)
-    return result
 
 
 # --- Records --------------------------------------------------------------------------------------
@@ -221,9 +162,9 @@ def explain_chebtucker(
         count = float(math.prod(getattr(f, "shape", (1,))))
         reason = "values are given and there is no function to call"
         return Explanation("chebtucker", "data", reason, {}, 20.0 * count, 16.0 * count)
-    m = 1 + min(64, LONGEST[d] if max_degree is None else max_degree)
+    m = 1 + min(64, _construct.LONGEST[d] if max_degree is None else max_degree)
     if method == "auto":
-        by_grid = d == 1 or m**d <= min(CHEAP, budget // 32)
+        by_grid = d == 1 or m**d <= min(_construct.CHEAP, budget // 32)
         chosen = "grid" if by_grid else "cross"
         reason = (
             f"a grid of degree {m - 1} in each of {d} variables would have {m**d:.2g} points; "

@@ -85,7 +85,7 @@ def chop(c: Any, tol: float) -> int:
     """
     size = np.abs(c)
     size = size if size.ndim == 1 else size.max(axis=1, initial=0.0)
-    n = size.shape[0]
+    n = int(size.shape[0])
     if tol >= 1:
         return 1
     if n < 17:

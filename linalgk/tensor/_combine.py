@@ -9,17 +9,15 @@ operands.
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from linalgk.tensor import _chebyshev
 from linalgk.tensor._compress import Compressed, compress, mixed_products
+from linalgk.tensor._series import Certificate, Series
 
-if TYPE_CHECKING:
-    from linalgk.tensor._function import ChebTucker
-
-F = TypeVar("F", bound="ChebTucker")
+F = TypeVar("F", bound=Series)
 
 # Points of the grid on which an operation is checked.
 SAMPLES = 1 << 16
@@ -132,14 +130,12 @@ def settle(
     tol: float | None = None, exact: Any = None, shape: Sequence[int] | None = None,
     domain: Any = None,
 ) -> F:  # fmt: skip
-    """A `ChebTucker` of least ranks for this expansion, its truncation checked on a grid.
+    """A `Series` of least ranks for this expansion, its truncation checked on a grid.
 
     ``tol`` and ``inherited`` are absolute. The Frobenius norm that the truncation is asked for
     does not bound the largest value, so that it is repeated with less where the grid shows more;
     without ``tol`` only what rounding made goes. ``exact`` are the values on the grid ``shape``.
     """
-    from linalgk.tensor._function import Certificate
-
     first = parents[0]
     dtype = np.result_type(_kind(core), *[_real(f) for f in parents])
     real = np.dtype(dtype.type(0).real.dtype)

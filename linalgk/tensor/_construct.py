@@ -1,14 +1,19 @@
-"""From a sampled function to the Chebyshev-Tucker series of least size: attempts and choices."""
+"""From a function to the Chebyshev-Tucker series of least size: attempts and choices."""
 
 import math
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from linalgk import _validate, _xp
+from linalgk.errors import ConvergenceWarning, NotConvergedError
 from linalgk.tensor import _certify, _cross, _degrees, _grid
-from linalgk.tensor._function import Certificate, ChebTucker
 from linalgk.tensor._sampling import Exhausted, Sampler
+from linalgk.tensor._series import Certificate, Series
 
+# Highest degrees that are tried, by number of variables.
+LONGEST = {1: 1 << 16, 2: 1 << 12, 3: 1 << 10, 4: 1 << 8}
 # A grid of so many points is made without a second thought.
 CHEAP, CHEAP_SLOW = 2_500_000, 30_000
 # What a function that no degree resolves may cost: it will not be met anyway.
@@ -42,13 +47,13 @@ class Plan(NamedTuple):
         return self.tol >= PRECISION * self.eps and error <= max(2 * self.tol, 64 * self.eps)
 
 
-def approximated(sampler: Sampler, plan: Plan) -> ChebTucker:
+def approximated(sampler: Sampler, plan: Plan) -> Series:
     """Try, measure the error, and try harder; `Exhausted` where not even one try was possible."""
     axes, coarse = _degrees.explore(sampler)
     unit = sampler.normalize()
     coarse = coarse / unit
     through = sampler.top[:, None]
-    best: ChebTucker | None = None
+    best: Series | None = None
     for attempt in range(ATTEMPTS):
         try:
             found, worst, hopeless = _attempt(sampler, plan, attempt, through, (axes, coarse))
@@ -69,7 +74,7 @@ def approximated(sampler: Sampler, plan: Plan) -> ChebTucker:
 
 def _attempt(
     sampler: Sampler, plan: Plan, attempt: int, through: Any, seeds: tuple[Any, Any]
-) -> tuple[ChebTucker, Any, bool]:  # fmt: skip
+) -> tuple[Series, Any, bool]:  # fmt: skip
     """A series, where its error is, and whether more effort is in vain."""
     if sampler.scale == 0.0:
         return *_leanest(sampler, plan, _zero(sampler.ndim), "grid", False), False
@@ -85,14 +90,14 @@ def _attempt(
 
 def _leanest(
     sampler: Sampler, plan: Plan, built: _grid.Built, method: str, hopeless: bool
-) -> tuple[ChebTucker, Any]:  # fmt: skip
+) -> tuple[Series, Any]:  # fmt: skip
     """With the least ranks whose measured error allows them, and where that error is."""
     spend = plan.reached * sampler.scale
     share, shares, tries = 0.8, _certify.SHARES, TRIES
     if hopeless:
         # low ranks are of little use beside a large error of the degrees
         spend, share, shares, tries = max(spend, built.tail / 10), 0.2, (1.0,), 1
-    found: tuple[ChebTucker, Any] | None = None
+    found: tuple[Series, Any] | None = None
     for _ in range(tries):
         lean = _certify.lean(built.core, built.factors, share * spend, shares=shares)
         real = "complex64" if plan.real == "float32" else "complex128"
@@ -109,7 +114,7 @@ def _leanest(
         scale = sampler.scale or 1.0
         tail, sampled = built.tail / scale, measured.error / scale
         bound = (lean.bound + built.lost) / scale
-        result = ChebTucker(
+        result = Series(
             core, factors, sampler.domain, error=max(sampled, tail), scale=sampler.scale,
             method=method, converged=plan.met(max(sampled, tail)),
             certificate=Certificate(tail, bound, sampled, measured.points),
@@ -193,3 +198,55 @@ def _fitted(lengths: list[int], largest: int) -> list[int]:
 
 def _zero(d: int) -> _grid.Built:
     return _grid.Built(np.zeros((1,) * d), (np.ones((1, 1)),) * d, 0.0, [1] * d, 0.0, 0.0)
+
+
+# --- The whole -----------------------------------------------------------------------------------
+
+
+def constructed(
+    f: Any, box: Any, *, tol: float | None, vectorized: bool = True, method: str = "auto",
+    max_degree: int | None = None, budget: int = 1 << 30, max_evaluations: int | None = None,
+    rng: Any = 0, policy: str = "warn", xp: Any = None, device: Any = None,
+    dtype: str = "float64",
+) -> Series:  # fmt: skip
+    """What `chebtucker` does with a function once its domain and dtype are settled."""
+    real = _xp.REAL[dtype]
+    default = 1e-5 if real == "float32" else 1e-10
+    tol = default if tol is None else _validate.real_between("tol", tol, 0.0, 1.0, low_open=True)
+    d = len(box)
+    degree = LONGEST[d] if max_degree is None else _validate.integer("max_degree", max_degree, 0)
+    budget = _validate.integer("budget", budget, 1)
+    limit = (1 << 26 if vectorized else 1 << 22) if max_evaluations is None else max_evaluations
+    limit = _validate.integer("max_evaluations", limit, 1)
+    try:
+        sampler = Sampler(f, box, vectorized=bool(vectorized), limit=limit, xp=xp, device=device)
+        eps = max(sampler.eps, float(np.finfo(real).eps))
+        plan = Plan(tol, method, degree + 1, budget, np.random.default_rng(rng), real, eps)
+        result = approximated(sampler, plan)
+    except Exhausted:
+        msg = (
+            f"max_evaluations: {limit} are not enough to look at a few fibres of a function of {d} "
+            "variables; allow more"
+        )
+        raise ValueError(msg) from None
+    if dtype in _xp.COMPLEX:
+        result = result._with(result.core.astype(dtype), result.factors)
+    return _answered(result, plan, policy)
+
+
+def _answered(result: Series, plan: Plan, policy: str) -> Series:
+    if result.converged or policy == "nan":
+        return result
+    why = (
+        "f may have a cusp, a jump or noise, or need a higher max_degree, budget or max_evaluations"
+    )
+    if plan.tol < plan.reached:
+        why = f"it is below {plan.reached:.1e}, the precision of the values and coefficients"
+    msg = (
+        f"chebtucker: reached a relative error of {result.error:.1e} with degrees {result.degrees} "
+        f"and ranks {result.ranks}, not tol = {plan.tol:.1e}: {why}"
+    )
+    if policy == "raise":
+        raise NotConvergedError(msg, result=result)
+    warnings.warn(msg, ConvergenceWarning, stacklevel=4)
+    return result

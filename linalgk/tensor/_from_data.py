@@ -20,7 +20,8 @@ from linalgk.errors import ConvergenceWarning, NotConvergedError
 from linalgk.tensor import _chebyshev, _given, _splines, _unfold
 from linalgk.tensor._columns import Canonical, Dense, Tucker, largest
 from linalgk.tensor._compress import Compressed, compress, truncate
-from linalgk.tensor._function import Certificate, ChebTucker
+from linalgk.tensor._function import ChebTucker
+from linalgk.tensor._series import Certificate
 from linalgk.tensor._splines import Axis
 from linalgk.tensor._tucker_tensor import possible
 from linalgk.typing import OnFail

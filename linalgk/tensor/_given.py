@@ -8,8 +8,8 @@ import numpy as np
 from linalgk import _validate, _xp
 from linalgk.errors import NonFiniteError
 from linalgk.tensor import _chebyshev, _splines
-from linalgk.tensor._chebtucker import checked_domain
 from linalgk.tensor._columns import Canonical, Dense, Tucker
+from linalgk.tensor._domain import checked_domain
 from linalgk.tensor._splines import Axis
 
 GRIDS = ("chebyshev", "uniform", "cells")

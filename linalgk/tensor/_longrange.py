@@ -11,9 +11,10 @@ from linalgk._dispatch import Explanation
 from linalgk.errors import NonFiniteError
 from linalgk.tensor import _particles
 from linalgk.tensor._compress import compress
-from linalgk.tensor._function import Certificate, ChebTucker
+from linalgk.tensor._function import ChebTucker
 from linalgk.tensor._gaussians import gaussian_sum
 from linalgk.tensor._potential import LongRangePotential, Particles, kernel, real, reported
+from linalgk.tensor._series import Certificate
 from linalgk.typing import OnFail
 
 # Random points at which the sum itself is compared with.

@@ -81,7 +81,7 @@ def _sample(dtype: str) -> tuple[Any, ...]:
 def _small(x: Any, _core: Any, factors: Any, slopes: Any = (), *_: Any) -> bool:
     """Whether the factors' values at 32 points fit a block's memory on a device."""
     size = 4 if _xp.dtype_name(x) == "float32" else 8
-    return 32 * size * sum(f.shape[1] for f in factors) * (2 if slopes else 1) <= 90_000
+    return bool(32 * size * sum(f.shape[1] for f in factors) * (2 if slopes else 1) <= 90_000)
 
 
 EVALUATE = Op(

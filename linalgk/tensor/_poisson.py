@@ -22,7 +22,9 @@ import numpy as np
 from linalgk import _validate
 from linalgk.errors import ConvergenceWarning
 from linalgk.tensor import _chebyshev
+from linalgk.tensor._combine import F
 from linalgk.tensor._compress import compress, mixed_products, truncate
+from linalgk.tensor._series import Certificate
 
 # Tolerances that are taken where none is asked for, by the error of f.
 TOL, LOOSEST = 1e-10, 1e-3
@@ -35,7 +37,7 @@ GROWTH = 1.5
 EPS = float(np.finfo(np.float64).eps)
 
 
-def solve(f: Any, tol: float | None) -> Any:
+def solve(f: F, tol: float | None) -> F:
     """The u with ``laplacian u = f`` and ``u = 0`` on the boundary; see `ChebTucker`."""
     asked = None if tol is None else _validate.real_between("tol", tol, 0.0, 1.0, low_open=True)
     g = f.astype(np.float64)
@@ -63,9 +65,7 @@ class _Found(NamedTuple):
     method: str
 
 
-def _finished(f: Any, found: _Found, data: float, asked: float | None) -> Any:
-    from linalgk.tensor._function import Certificate
-
+def _finished(f: F, found: _Found, data: float, asked: float | None) -> F:
     scale = found.scale or 1.0
     tail, bound, sampled = (x / scale for x in (found.tail, found.truncation, found.sampled))
     error = tail + sampled + data / scale + 4 * float(np.finfo(f.factors[0].dtype).eps)

@@ -196,7 +196,7 @@ class TuckerTensor(Format):
         -------
         s : float or complex
         """
-        return inner(self, other, TuckerTensor)
+        return inner(self, other)
 
     # --- Changed ---------------------------------------------------------------------------------
 

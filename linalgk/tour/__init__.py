@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHAPTERS", "REPORT", "Tour", "run"]
 
-CHAPTERS = ("matfun", "functions", "sketch", "randomized", "kronecker")
+CHAPTERS = ("matfun", "functions", "sketch", "randomized", "kronecker", "tensor")
 REPORT = "linalgk-tour.html"
 
 

@@ -8,7 +8,7 @@ import pytest
 import smooth
 
 from linalgk.errors import ConvergenceWarning, NonFiniteError
-from linalgk.tensor import _arithmetic, _chebtucker
+from linalgk.tensor import _arithmetic, _construct
 from linalgk.tensor._chebtucker import chebtucker
 from linalgk.tensor._chebyshev import points
 from linalgk.tensor._function import ChebTucker
@@ -196,7 +196,7 @@ def test_composition(monkeypatch):
     steep = crude.compose(lambda v: 1000 * v, tol=1e-10)
     assert abs(steep.error - 1e-6) <= 1e-8
     # a kink: warned, and of an error that it knows
-    monkeypatch.setitem(_chebtucker.LONGEST, 1, 1 << 10)
+    monkeypatch.setitem(_construct.LONGEST, 1, 1 << 10)
     line = chebtucker(lambda x: x, [(-1, 1.3)])
     with pytest.warns(ConvergenceWarning, match="kink|cusp"):
         kink = line.compose(np.abs, tol=1e-10)
