@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -14,16 +14,19 @@ from linalgk.tensor._domain import checked_domain
 from linalgk.tensor._function import ChebTucker
 from linalgk.typing import OnFail
 
-ChebTuckerMethod = Literal["auto", "grid", "cross"]
-METHODS = ("auto", "grid", "cross")
+ChebTuckerMethod = Literal["auto", "grid", "cross", "rhosvd", "full"]
+# Of functions, and of canonical tensors.
+SAMPLED, REDUCED = ("auto", "grid", "cross"), ("auto", "rhosvd", "full")
+METHODS = (*SAMPLED, *REDUCED[1:])
 
 
 def chebtucker(
     f: Callable[..., Any] | Any, domain: Any, /, *, tol: float | None = None,
     vectorized: bool = True, method: ChebTuckerMethod = "auto", max_degree: int | None = None,
     budget: int = 1 << 30, max_evaluations: int | None = None, rng: Any = 0,
-    on_fail: OnFail | None = None, grid: Any = None, xp: Any = None, device: Any = None,
-    dtype: Any = None,
+    on_fail: OnFail | None = None, grid: Any = None, degree: int | Sequence[int] | None = None,
+    ranks: int | Sequence[int] | None = None, spline: int | None = None, xp: Any = None,
+    device: Any = None, dtype: Any = None,
 ) -> ChebTucker:  # fmt: skip
     """Approximate a function on a box by a Chebyshev series with Tucker coefficients.
 
@@ -40,9 +43,10 @@ def chebtucker(
         for a single precision ``dtype``.
     vectorized : bool
         False calls f with single floats.
-    method : {"auto", "grid", "cross"}
+    method : {"auto", "grid", "cross", "rhosvd", "full"}
         All values on a Chebyshev grid, or those on fibres through chosen points only. ``"auto"``
-        takes the grid up to 2.5 million points.
+        takes the grid up to 2.5 million points. Of a canonical tensor: through its factors, which
+        is ``"auto"``, or through all of its coefficients.
     max_degree : int, optional
         In every variable; default 65536, 4096, 1024, 256 for 1, 2, 3, 4 variables.
     budget : int
@@ -55,8 +59,17 @@ def chebtucker(
         What happens if the tolerance is not reached. ``"warn"``, the default here, warns and
         returns what was reached, with its true ``error``; ``"nan"`` does so silently; ``"raise"``
         raises `NotConvergedError`, whose ``result`` it is.
-    grid : {"chebyshev", "uniform"} or sequence of array, optional
-        Where given values lie; see *Notes*. Not for functions.
+    grid : {"chebyshev", "uniform", "cells"} or d vectors, optional
+        Where given values lie: at ``-cos(pi j / (n-1))``, mapped to the interval, the default; at
+        equal distances from end to end; at the centres of n equal cells; or at these increasing
+        coordinates. Not for functions, as the next three.
+    degree : int or d of them, optional
+        Of a series through given values; by default what they need.
+    ranks : int or d of them, optional
+        At most these.
+    spline : int, optional
+        Odd order of the splines through given values, 3 for cubic; by default the one of 3, 5, 7
+        and 9 that predicts points left out best.
     xp, device : optional
         Library and device of the arrays that f is called with, NumPy by default. The coefficients
         lie on the host in any case.
@@ -102,6 +115,11 @@ def chebtucker(
 
     A feature that no sampled point sees cannot be certified.
 
+    Given values on a Chebyshev grid are transformed; others are interpolated by splines with
+    not-a-knot ends and these by Chebyshev series, column by column of a canonical or Tucker tensor
+    (algorithms 2 to 4 of [3]_, with degrees that are found and terms that are weighted). The error
+    between points is estimated from the prediction of every second one by the others.
+
     References
     ----------
     .. [1] J. L. Aurentz, L. N. Trefethen, "Chopping a Chebyshev series", ACM Trans. Math. Softw.
@@ -121,16 +139,20 @@ def chebtucker(
     True
     """
     policy = "warn" if on_fail is None else _validate.on_fail(on_fail)
-    _validate.choice("method", method, METHODS)
     box = checked_domain(domain)
     name = _dtype(dtype)
     if not callable(f) or _xp.face(f) is not None:
-        given: dict[str, Any] = {} if tol is None else {"tol": tol}
-        given |= {} if grid is None else {"grid": grid}
-        return _from_data.from_data(f, box, on_fail=policy, dtype=dtype, **given)
-    if grid is not None:
-        msg = "grid: is for given values; a function is sampled where it has to be"
-        raise TypeError(msg)
+        _validate.choice("method", method, REDUCED)
+        asked = {"tol": tol, "grid": grid, "degree": degree, "ranks": ranks, "spline": spline}
+        given: dict[str, Any] = {name: x for name, x in asked.items() if x is not None}
+        return _from_data.from_data(
+            f, box, on_fail=policy, dtype=dtype, method=cast("Any", method), **given
+        )
+    _validate.choice("method", method, SAMPLED)
+    for key, x in {"grid": grid, "degree": degree, "ranks": ranks, "spline": spline}.items():
+        if x is not None:
+            msg = f"{key}: is for given values; a function is sampled where it has to be"
+            raise TypeError(msg)
     made = _construct.constructed(
         f, box, tol=tol, vectorized=vectorized, method=method, max_degree=max_degree,
         budget=budget, max_evaluations=max_evaluations, rng=rng, policy=policy, xp=xp,

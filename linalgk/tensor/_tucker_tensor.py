@@ -34,6 +34,8 @@ class TuckerTensor(Format):
         How it was made.
     converged : bool, optional
         Whether the error is as small as was asked for.
+    iterations : int, optional
+        Sweeps over all modes that it took.
 
     Attributes
     ----------
@@ -46,7 +48,7 @@ class TuckerTensor(Format):
         of a tensor have NaN, since relative errors do not carry over.
     method : str
         As given.
-    converged : bool
+    converged, iterations : bool, int
         As given.
 
     See Also
@@ -88,16 +90,17 @@ class TuckerTensor(Format):
     """
 
     _head_name: ClassVar[str] = "core"
-    _static: ClassVar[tuple[str, ...]] = ("error", "method", "converged")
+    _static: ClassVar[tuple[str, ...]] = ("error", "method", "converged", "iterations")
 
     def __init__(
         self, core: Array, factors: Sequence[Array], *, error: float = math.nan,
-        method: str = "given", converged: bool = True,
+        method: str = "given", converged: bool = True, iterations: int = 0,
     ) -> None:  # fmt: skip
         self.core, self.factors = self._stored(core, factors)
         # one object for all NaN, which is equal to itself in JAX's comparison of structures
         self.error = math.nan if math.isnan(error) else float(error)
         self.method, self.converged = str(method), bool(converged)
+        self.iterations = int(iterations)
         register(TuckerTensor, "core", self._static)
 
     @property

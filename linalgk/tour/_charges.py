@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKED",
-    "LATTICE_TOL",
     "SHOWN_TOL",
     "Cloud",
     "Cube",
@@ -35,7 +34,6 @@ __all__ = [
     "slab",
 ]
 
-LATTICE_TOL = 1e-10
 # Of the potential of the cloud that is drawn and timed.
 SHOWN_TOL = 1e-6
 # How many points have their sums checked in extended precision.
@@ -63,15 +61,20 @@ class Cube:
     seconds: float
     direct_seconds: float
 
+    @property
+    def off(self) -> float:
+        """By what the values differ, relative to what the tolerance is relative to."""
+        return abs(self.value - self.direct) / float(self.potential.scale)
 
-def cube(edge: int) -> Cube:
+
+def cube(edge: int, tol: float) -> Cube:
     """Charges on faces, edges and corners are halved once, twice and thrice, after Evjen."""
     i = np.arange(edge) - edge // 2
     signs = (-1.0) ** i
     signs[[0, -1]] /= 2
 
     def ours() -> Any:
-        potential = lattice_sum(edge, charges=[signs] * 3, tol=LATTICE_TOL)
+        potential = lattice_sum(edge, charges=[signs] * 3, tol=tol)
         return potential, -float(potential.eval(np.zeros(3)))
 
     def one_by_one() -> float:
@@ -94,7 +97,7 @@ class Slab:
     row: Row
 
 
-def slab(counts: tuple[int, int, int], pixels: int) -> Slab:
+def slab(counts: tuple[int, int, int], tol: float, pixels: int) -> Slab:
     """Of whole ions, at pixels^2 points of each plane; direct sums at a few of them."""
     signs = [(-1.0) ** np.arange(n) for n in counts]
     top = 0.5 * (counts[2] - 1)
@@ -105,7 +108,7 @@ def slab(counts: tuple[int, int, int], pixels: int) -> Slab:
     above = np.stack(np.broadcast_arrays(x, x[:, None], top + 0.5), axis=-1)
 
     def ours() -> tuple[Any, list[Array]]:
-        potential = lattice_sum(counts, charges=signs, tol=LATTICE_TOL, domain=box)
+        potential = lattice_sum(counts, charges=signs, tol=tol, domain=box)
         return potential, [potential.eval(plane) for plane in (across, above)]
 
     (potential, panels), seconds = clocked(ours)

@@ -413,3 +413,28 @@ def test_explanation_and_sample():
     assert explain_from_data(t, grid="cells", method="full").method == "full"
     core = TuckerTensor(np.ones((1, 1)), [np.ones((9, 1))] * 2)
     assert explain_from_data(core, grid="cells").method == "splines"
+
+
+def test_the_door_forwards_what_given_values_take():
+    from linalgk.tensor import CanonicalTensor, chebtucker
+
+    t = np.linspace(-1, 1, 41)
+    columns = np.exp(-np.outer(t**2, [0.5, 2.0]))
+    given = CanonicalTensor(np.array([1.0, 0.5]), [columns] * 3)
+    box = [(-1, 1)] * 3
+    for method in ("auto", "rhosvd", "full"):
+        f = chebtucker(given, box, grid="uniform", tol=1e-6, method=method)
+        assert f.converged
+        assert abs(f(0.3, 0.2, -0.1) - np.exp(-0.07) - 0.5 * np.exp(-0.28)) <= 1e-6 * 1.5
+    f = chebtucker(
+        given, box, grid="uniform", tol=1e-4, degree=16, ranks=1, spline=3, on_fail="nan"
+    )
+    assert f.degrees <= (16,) * 3
+    assert f.ranks == (1, 1, 1)
+    for options in ({"grid": "uniform"}, {"degree": 3}, {"ranks": 3}, {"spline": 3}):
+        with pytest.raises(TypeError, match=f"{next(iter(options))}: is for given values"):
+            chebtucker(np.cos, (0, 1), **options)
+    with pytest.raises(ValueError, match="method: must be one of"):
+        chebtucker(np.cos, (0, 1), method="rhosvd")
+    with pytest.raises(ValueError, match="method: must be one of"):
+        chebtucker(given, box, method="cross")

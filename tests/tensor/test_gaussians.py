@@ -329,3 +329,15 @@ def test_sample_and_explanation(xp):
     assert told.flops > 0
     assert abs(told.bytes / 16 - s.terms) <= 4
     assert "about" in str(told)
+
+
+@pytest.mark.parametrize("tol", [1e-3, 5e-7, 1e-10])
+def test_no_gaussian_is_a_needle_within_the_nearest_distance(tol):
+    """What nobody sees beyond rmin must not be great: a plain rule for 1/r adds up to this much.
+
+    ``sum w = (2 / sqrt(pi)) asinh(...)``-like, about ``1.25 (log(1/tol) + 3)^(1/2) / rmin``.
+    """
+    natural = 1.25 * np.sqrt(np.log(1 / tol) + 3)
+    for ratio in 2.0 ** np.arange(1, 8, 0.5):
+        w, _ = gaussian_sum("newton", 1.0, ratio, tol)
+        assert w.sum() <= 2 * natural
