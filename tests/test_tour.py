@@ -13,7 +13,16 @@ import pytest
 
 from linalgk import tour
 from linalgk.data import PHOTOGRAPHS, photograph
-from linalgk.tour import _covariances, _plots, functions, kronecker, matfun, randomized, sketch
+from linalgk.tour import (
+    _covariances,
+    _plots,
+    functions,
+    kronecker,
+    matfun,
+    randomized,
+    sketch,
+    tensor,
+)
 from linalgk.tour._page import (
     Code,
     Figure,
@@ -105,7 +114,7 @@ def no_extras(monkeypatch):
 def test_terminal_summary(quick_run):
     done, path = quick_run
     assert done.stderr == ""
-    for chapter in (matfun, functions, sketch, randomized, kronecker):
+    for chapter in (matfun, functions, sketch, randomized, kronecker, tensor):
         assert chapter.TITLE in done.stdout
     for word in ("kernels ready", "50-digit", "as fast as SciPy", "as fast as NumPy", str(path)):
         assert word in done.stdout
@@ -120,7 +129,7 @@ def test_report_is_whole(quick_run):
     assert all(math.isfinite(number) for number in reader.numbers)
     assert len(reader.ids) == len(set(reader.ids))
     assert reader.tags.count("svg") == 9
-    assert len(reader.images) == 6
+    assert len(reader.images) == 9
 
 
 def test_report_fetches_nothing(quick_run):
@@ -162,10 +171,11 @@ def test_tour_without_extras(no_extras, tmp_path):
     for what in ("digits", "Plots"):
         for chapter in ("sketch", "randomized"):
             assert any(what in note for note in done.pages[chapter].left_out)
-    assert any("Plots" in note for note in done.pages["kronecker"].left_out)
+    for chapter in ("kronecker", "tensor"):
+        assert any("Plots" in note for note in done.pages[chapter].left_out)
     assert any("32-digit" in label for label, _ in done.pages["matfun"].headlines)
     for output in (stream.getvalue(), "".join(reader.text)):
-        assert output.count("pip install 'linalgk[tour]'") == 9
+        assert output.count("pip install 'linalgk[tour]'") == 10
 
 
 def test_a_report_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch):

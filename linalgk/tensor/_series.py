@@ -1,6 +1,7 @@
 """The Chebyshev-Tucker series: coefficients on the host, evaluated where the points are."""
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
@@ -50,6 +51,7 @@ class Series:
         self.scale = float(np.linalg.norm(self.core) if scale is None else scale)
         self.method, self.evaluations = method, int(evaluations)
         self.certificate = certificate or Certificate(self.error, 0.0, math.nan, 0)
+        _prepare_jax(type(self))
 
     # --- What it is -----------------------------------------------------------------------------
 
@@ -219,3 +221,13 @@ class Series:
 _NOTES = (
     "error", "scale", "converged", "method", "certificate", "evaluations",
 )  # fmt: skip
+
+_KNOWN: set[type] = set()
+
+
+def _prepare_jax(kind: type) -> None:
+    """Let JAX, if it is there, pass functions through: coefficients are constants to it."""
+    jax = sys.modules.get("jax")
+    if jax is not None and kind not in _KNOWN:
+        _KNOWN.add(kind)
+        jax.tree_util.register_pytree_node(kind, lambda f: ((), f), lambda f, _: f)

@@ -175,6 +175,9 @@ def test_jax_differentiates_through_values(rng):
     f = made(rng, 1)
     x = jax.numpy.asarray(points(rng, f, 1)[0][0])
     np.testing.assert_allclose(jax.jit(jax.grad(f))(x), f.grad(float(x))[0], rtol=1e-10)
+    # functions are arguments too, whose coefficients are constants
+    value = jax.jit(lambda g, t: g(t))(f, x)
+    np.testing.assert_allclose(value, f(float(x)), rtol=1e-12)
 
 
 def test_single_precision(rng):
