@@ -29,10 +29,8 @@ class CanonicalTensor(Format):
     ----------
     weights, factors
         As given, all in one dtype.
-    shape : tuple of int
-        ``(n_1, ..., n_d)``.
-    rank : int
-        R, the number of terms.
+    shape, rank : tuple of int, int
+        ``(n_1, ..., n_d)``, and R, the number of terms.
 
     See Also
     --------

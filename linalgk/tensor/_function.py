@@ -1,6 +1,6 @@
 """The Chebyshev-Tucker function: a series with calculus, arithmetic and searches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from linalgk.tensor import _arithmetic, _calculus, _extrema, _plot, _poisson
@@ -387,7 +387,10 @@ class ChebTucker(Series):
         """
         return _poisson.solve(self, tol)
 
-    def plot(self, **options: Any) -> Any:
+    def plot(
+        self, *, at: Sequence[float] | None = None, axes: Sequence[int] | None = None,
+        n: int = 200, cmap: Any = None, ax: Any = None,
+    ) -> Any:  # fmt: skip
         """Slices through the domain, drawn by matplotlib.
 
         Parameters
@@ -423,4 +426,4 @@ class ChebTucker(Series):
         >>> len(figure.axes)   # the image and its colours
         2
         """
-        return _plot.plot(self, **options)
+        return _plot.plot(self, at=at, axes=axes, n=n, cmap=cmap, ax=ax)
