@@ -91,9 +91,6 @@ class CanonicalTensor(Format):
                 )
                 raise ValueError(msg)
 
-    def _made(self, head: Any, factors: Any, **static: Any) -> Self:
-        return type(self)(head, factors, **static)
-
     @staticmethod
     def _dense(arrays: list[Any]) -> Any:
         return algebra.summed(arrays[0], arrays[1:])

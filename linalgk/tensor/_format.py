@@ -103,9 +103,10 @@ class Format(ABC):
     def _check_shapes(self, shapes: list[tuple[int, ...]]) -> None:
         """Raise ValueError unless the factors fit the head."""
 
-    @abstractmethod
     def _made(self, head: Any, factors: Any, **static: Any) -> Self:
         """Another one of these arrays, which have left; nothing known but what is given."""
+        kind: Callable[..., Self] = type(self)
+        return kind(head, factors, **static)
 
     @staticmethod
     @abstractmethod

@@ -366,7 +366,11 @@ def _tensor(core: Any, factors: Any, found: Any, tol: float | None) -> TuckerTen
     within = math.isfinite(found.error) and (tol is None or found.error <= tol)
     settled = getattr(found, "settled", True) or tol is not None
     return TuckerTensor(
-        core, factors, error=found.error, method=found.method, converged=within and settled,
+        core,
+        factors,
+        error=found.error,
+        method=found.method,
+        converged=within and settled,
         iterations=getattr(found, "iterations", 0),
     )
 

@@ -130,9 +130,6 @@ class TuckerTensor(Format):
                 )
                 raise ValueError(msg)
 
-    def _made(self, head: Any, factors: Any, **static: Any) -> Self:
-        return type(self)(head, factors, **static)
-
     @staticmethod
     def _dense(arrays: list[Any]) -> Any:
         return algebra.products(arrays[0], arrays[1:])

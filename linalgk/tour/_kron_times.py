@@ -12,7 +12,7 @@ import numpy as np
 import linalgk as lk
 from linalgk.tour._covariances import size
 from linalgk.tour._page import Heading, Text, duration
-from linalgk.tour._timing import Row, interleaved, times_table
+from linalgk.tour._timing import Row, imported, interleaved, times_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,16 +58,7 @@ class _Task:
 
 def peers() -> list[str]:
     """Import the libraries to compare with, and name those that are there."""
-    found = []
-    for name, module in LIBRARIES.items():
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                import_module(module)
-        except (ImportError, OSError, RuntimeError):
-            continue
-        found.append(name)
-    return found
+    return imported(LIBRARIES)
 
 
 def covered(factors: tuple[Array, Array], x: Array, noise: float) -> Array:

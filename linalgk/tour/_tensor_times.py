@@ -12,7 +12,7 @@ import numpy as np
 import linalgk as lk
 from linalgk.tour._covariances import photographs, size
 from linalgk.tour._page import Heading, Num, Table, Text, count, duration, scientific
-from linalgk.tour._timing import Row, Timed, interleaved
+from linalgk.tour._timing import Row, Timed, imported, interleaved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,16 +32,7 @@ LIBRARIES = {PYTTB: "pyttb", TENSORLY: "tensorly.decomposition"}
 
 def peers() -> list[str]:
     """Import the libraries to compare with, and name those that are there."""
-    found = []
-    for name, module in LIBRARIES.items():
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                import_module(module)
-        except (ImportError, OSError, RuntimeError):
-            continue
-        found.append(name)
-    return found
+    return imported(LIBRARIES)
 
 
 def _timed(calls: Calls, options: Options) -> dict[str, Timed]:

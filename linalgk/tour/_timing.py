@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from linalgk.tour._page import Num, Table, duration, ratio, scientific
@@ -11,7 +13,7 @@ from linalgk.tour._page import Num, Table, duration, ratio, scientific
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["Row", "Timed", "interleaved", "times_table"]
+__all__ = ["Row", "Timed", "imported", "interleaved", "times_table"]
 
 # OpenBLAS threads spin for about this long after their last job and would slow whoever runs next.
 _SETTLE = 0.02
@@ -32,6 +34,20 @@ class Row:
     work: str
     times: Mapping[str, Timed]
     errors: Mapping[str, float]
+
+
+def imported(libraries: Mapping[str, str]) -> list[str]:
+    """Import modules by the names of their libraries, and name those that are there."""
+    found = []
+    for name, module in libraries.items():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                import_module(module)
+        except (ImportError, OSError, RuntimeError):
+            continue
+        found.append(name)
+    return found
 
 
 def interleaved(
