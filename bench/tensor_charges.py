@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -138,7 +139,9 @@ def linalgk_call(lk: Any, problem: Problem, arrays: Arrays) -> Callable[[], Any]
     """The call on the inputs of the problem."""
     options = problem.options
     if problem.function == "gaussian_sum":
-        return lambda: lk.gaussian_sum("newton", options["nearest"], FARTHEST, options["tol"])
+        # a little tighter each time, because what was found once is kept
+        tols = (options["tol"] * (1 - 1e-12 * k) for k in itertools.count())
+        return lambda: lk.gaussian_sum("newton", options["nearest"], FARTHEST, next(tols))
 
     def call() -> Any:
         v = lk.longrange_potential(arrays["x"], arrays["q"], options["tol"])
