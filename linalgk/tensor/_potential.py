@@ -185,6 +185,21 @@ class LongRangePotential:
             f"{self.long.ranks}, error {self.error:.1e}{state}"
         )
 
+    def __eq__(self, other: object) -> bool:
+        """Whether charges, split and long range are equal."""
+        if type(self) is not type(other):
+            return NotImplemented
+        assert isinstance(other, LongRangePotential)
+        pairs = [
+            (self.points, other.points), (self.charges, other.charges),
+            (self.weights, other.weights), (self.exponents, other.exponents),
+        ]  # fmt: skip
+        plain = (self.radius, self.tol, self.long) == (other.radius, other.tol, other.long)
+        return plain and all(np.array_equal(x, y) for x, y in pairs)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.radius, self.tol, self.long))
+
     def eval(
         self, points: Any, /, *, include: Include = "all", on_fail: OnFail | None = None
     ) -> Any:

@@ -126,6 +126,8 @@ def test_single_site_and_pickle():
     assert v.eval(np.array([0.6, 0.0, 0.8])) == pytest.approx(1.0, abs=3e-8 * v.scale)
     assert v.eval(np.zeros(3)) == pytest.approx(0.0, abs=3e-8 * v.scale)
     again = pickle.loads(pickle.dumps(v))
+    assert again == v
+    assert again != lattice_sum(2)
     assert again.energy() == v.energy()
     assert again.canonical([0.5], [0.5], [0.5]).shape == (1, 1, 1)
     line = lattice_sum((5, 1, 1), tol=1e-8)

@@ -149,6 +149,8 @@ def test_layouts_and_pickles(rng):
     w = longrange_potential(odd, strided, 1e-6)
     np.testing.assert_array_equal(w.forces(), v.forces())
     again = pickle.loads(pickle.dumps(v))
+    assert again == v
+    assert hash(again) == hash(v)
     assert again.energy() == v.energy()
     assert repr(again) == repr(v)
     assert "120 charges" in repr(v)
