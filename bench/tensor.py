@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from linalgk_bench import tensor_charges, tensor_functions
+from linalgk_bench import tensor_charges, tensor_formats, tensor_functions
 from linalgk_bench.peers import LINALGK, Peer, Unavailable
 from linalgk_bench.problems import Array, Arrays, Problem, Target
 
@@ -88,6 +88,7 @@ PROBLEMS = [
     ),
     *[tolerance_problem(80, tol, "float64") for tol in (1e-6, 1e-9, 1e-12)],
     *[tolerance_problem(80, tol, "float32") for tol in (1e-3, 1e-5)],
+    *tensor_formats.PROBLEMS,
     *tensor_functions.PROBLEMS,
     *tensor_charges.PROBLEMS,
 ]
@@ -98,7 +99,9 @@ def _linalgk(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
 
     if problem.function == "tucker":
         return lambda: lk.tucker(arrays["x"], **problem.options)
-    if problem.function in ("gaussian_sum", "longrange_potential"):
+    if problem.function in ("TuckerTensor", "CanonicalTensor"):
+        return tensor_formats.linalgk_call(lk, problem, arrays)
+    if problem in tensor_charges.PROBLEMS:
         return tensor_charges.linalgk_call(lk, problem, arrays)
     return tensor_functions.linalgk_call(lk, problem, arrays)
 
@@ -203,6 +206,7 @@ PEERS = [
     Peer(PYTTB, "pyttb", _tucker, _pyttb_als, _whole),
     Peer(HOSVD, "pyttb", _tucker, _pyttb_hosvd, _whole),
     Peer("numpy, Gram matrices", "numpy", _tucker, _by_hand, _whole),
+    *tensor_formats.PEERS,
     *tensor_functions.PEERS,
     *tensor_charges.PEERS,
 ]  # fmt: skip

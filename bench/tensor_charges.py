@@ -127,33 +127,102 @@ def energy_problem(charges: int, tol: float) -> Problem:
     )  # fmt: skip
 
 
+def _crystal(edge: int, probes: int) -> Arrays:
+    """Rock salt of edge^3 ions around the origin, and points between its ions."""
+    line = np.arange(edge) - 0.5 * (edge - 1)
+    x = np.stack(np.meshgrid(line, line, line, indexing="ij"), axis=-1).reshape(-1, 3)
+    q = (-1.0) ** np.indices((edge,) * 3).sum(axis=0).ravel()
+    rng = np.random.default_rng(8)
+    cells = rng.integers(1, edge - 2, (probes, 3)) - 0.5 * (edge - 1)
+    return {"x": x, "q": q, "probes": cells + rng.uniform(0.3, 0.7, (probes, 3))}
+
+
+def lattice_problem(edge: int, probes: int, tol: float) -> Problem:
+    """The potential of a crystal, made and evaluated at some points."""
+    return Problem(
+        name=f"lattice-{edge}^3-ions", function="lattice_sum", shape=(edge,) * 3,
+        dtype="float64", make=functools.partial(_crystal, edge, probes), reference=_at_probes,
+        args=("x",), options={"tol": tol, "what": "eval", "edge": edge}, error=_of_rms,
+        error_bound=10 * tol,
+    )  # fmt: skip
+
+
+# D. Borwein, J. M. Borwein, K. F. Taylor, "Convergence of lattice sums and Madelung's constant",
+# J. Math. Phys. 26 (1985).
+ROCK_SALT = 1.7475645946331822
+
+
+def _constant(_arrays: Arrays) -> Array:
+    return np.array([ROCK_SALT])
+
+
+def madelung_problem() -> Problem:
+    """The constant of rock salt."""
+    return Problem(
+        name="madelung-NaCl", function="madelung_constant", shape=(1,), dtype="float64",
+        make=functools.partial(_crystal, 5, 1), reference=_constant, args=("x",),
+        options={"what": "constant"}, error=_of_rms, error_bound=1e-14,
+    )  # fmt: skip
+
+
+def _evjen(edge: int = 81) -> Array:
+    """The potential at the middle of a cube whose faces count half."""
+    half = edge // 2
+    line = np.arange(-half, half + 1)
+    weights = (-1.0) ** line
+    weights[[0, -1]] *= 0.5
+    total = 0.0
+    for i, w in zip(line, weights, strict=True):
+        with np.errstate(divide="ignore"):
+            inverse = 1 / np.sqrt(i * i + line[:, None] ** 2 + line**2)
+        inverse[np.isinf(inverse)] = 0
+        total -= w * (weights @ inverse @ weights)
+    return np.array([total])
+
+
 PROBLEMS = [
     gaussians_problem(2 / 256, 1e-7),
     gaussians_problem(2 / 2048, 1e-10),
     potential_problem(100_000, 1000, 1e-7),
     energy_problem(30_000, 1e-7),
+    lattice_problem(40, 1000, 1e-9),
+    madelung_problem(),
 ]
 
 
 def linalgk_call(lk: Any, problem: Problem, arrays: Arrays) -> Callable[[], Any]:
     """The call on the inputs of the problem."""
+    import linalgk.tensor  # noqa: F401 - not all of its names are in the flat namespace
+
     options = problem.options
     if problem.function == "gaussian_sum":
         # a little tighter each time, because what was found once is kept
         tols = (options["tol"] * (1 - 1e-12 * k) for k in itertools.count())
         return lambda: lk.gaussian_sum("newton", options["nearest"], FARTHEST, next(tols))
 
+    if problem.function == "madelung_constant":
+        return lambda: np.array([lk.tensor.madelung_constant("NaCl")])
+
+    def lattice() -> Any:
+        signs = (-1.0) ** np.arange(options["edge"])
+        v = lk.tensor.lattice_sum(options["edge"], charges=[signs] * 3, tol=options["tol"])
+        return v.eval(arrays["probes"])
+
     def call() -> Any:
         v = lk.longrange_potential(arrays["x"], arrays["q"], options["tol"])
         return v.eval(arrays["probes"]) if options["what"] == "eval" else np.array([v.energy()])
 
-    return call
+    return lattice if problem.function == "lattice_sum" else call
 
 
 def _direct(problem: Problem, arrays: Arrays) -> Callable[[], Any]:
     if problem.options["what"] == "eval":
         return lambda: _at_probes(arrays)
     return lambda: _energy(arrays)
+
+
+def _cube(_problem: Problem, _arrays: Arrays) -> Callable[[], Any]:
+    return _evjen
 
 
 def _of(*functions: str) -> Callable[[Problem], bool]:
@@ -167,5 +236,6 @@ def terms(found: Any) -> Array:
 
 PEERS = [
     Peer(LOGARITHMIC, "numpy", _of("gaussian_sum"), _rule, terms),
-    Peer(DIRECT, "numpy", _of("longrange_potential"), _direct, np.asarray),
+    Peer(DIRECT, "numpy", _of("longrange_potential", "lattice_sum"), _direct, np.asarray),
+    Peer("numpy, Evjen's cube", "numpy", _of("madelung_constant"), _cube, np.asarray),
 ]
