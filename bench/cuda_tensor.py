@@ -39,11 +39,11 @@ def _at_some(device: Any, arrays: Any) -> Judge:
 def evaluate_problem(points: int, length: int, rank: int, dtype: str) -> Problem:
     """A function of three variables at so many points."""
 
-    def solve(_device: Any, arrays: Any) -> Callable[[], Any]:
+    def solve(device: Any, arrays: Any) -> Callable[[], Any]:
         import linalgk as lk
 
         x, core, *factors = arrays
-        host = [np.asarray(a.get() if hasattr(a, "get") else a) for a in (core, *factors)]
+        host = [device.host(a) for a in (core, *factors)]
         f = lk.ChebTucker(host[0], host[1:], tensor_functions.CUBE)
         # points of the domain are not looked for, so that nothing waits
         return lambda: f(*x, on_fail="nan")
