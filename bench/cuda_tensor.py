@@ -46,7 +46,8 @@ def evaluate_problem(points: int, length: int, rank: int, dtype: str) -> Problem
         host = [device.host(a) for a in (core, *factors)]
         f = lk.ChebTucker(host[0], host[1:], tensor_functions.CUBE)
         # points of the domain are not looked for, so that nothing waits
-        return lambda: f(*x, on_fail="nan")
+        rows = [x[k, :] for k in range(x.shape[0])]
+        return lambda: f(*rows, on_fail="nan")
 
     size = np.dtype(dtype).itemsize
     return Problem(
