@@ -44,15 +44,15 @@ def of_ranks(x: Any, philox: Philox, ranks: Sequence[int]) -> _unfold.Truncated:
     xp, modes = _xp.namespace(x), list(range(x.ndim))
     first, *others = _unfold.order(x.shape, modes, ranks)
     widths, rows = widths_of(x.shape, ranks, first)
-    z = _unfold.mode_product(x, _gauss(philox, _FIRST, rows, x, x.shape[first]), first)
+    z = _unfold.narrow_product(x, _gauss(philox, _FIRST, rows, x, x.shape[first]), first)
     y = x
     # the last mode first: its product is one of two matrices
     for j in sorted(others, reverse=True):
         if widths[j] < x.shape[j]:
             q = adjoint(xp, _subspace(z, j, widths[j], philox))
-            z, y = _unfold.mode_product(z, q, j), _unfold.mode_product(y, q, j)
+            z, y = _unfold.narrow_product(z, q, j), _unfold.narrow_product(y, q, j)
     u = _unfold.leading(y, first, rank=ranks[first]).vectors
-    x = _unfold.mode_product(x, adjoint(xp, u), first)
+    x = _unfold.narrow_product(x, adjoint(xp, u), first)
     rest = _unfold.st_hosvd(x, ranks=[ranks[j] for j in others], modes=others)
     factors = tuple(u if j == first else f for j, f in enumerate(rest.factors))
     return _unfold.Truncated(rest.core, factors, rest.squared_error, ("randomized",) * x.ndim)

@@ -252,6 +252,17 @@ def _of_array(given: Given, asked: Asked) -> TuckerTensor:
     ranks = ranks[::-1] if ranks is not None and given.turned else ranks
     if 0 in x.shape:
         return _made(given, _nothing(x), asked)
+    choice = choose_method(tuple(x.shape), _xp.dtype_name(x), asked.tol, ranks, asked.method)
+    if choice.method == "randomized" and ranks is not None and isinstance(x, np.ndarray):
+        # threads of BLAS, even of a dot product, would spin beside those of `narrow_product`
+        with _config.serial_blas:
+            return _computed(given, x, ranks, choice.method, asked)
+    return _computed(given, x, ranks, choice.method, asked)
+
+
+def _computed(
+    given: Given, x: Any, ranks: Sequence[int] | None, method: str, asked: Asked
+) -> TuckerTensor:
     square, scale = _unfold.squared_norm(x), 1.0
     if not _RANGE[0] < square < _RANGE[1]:
         x, scale = _scaled(x)
@@ -264,13 +275,12 @@ def _of_array(given: Given, asked: Asked) -> TuckerTensor:
     if math.sqrt(square) * scale > float(np.finfo(_xp.dtype_name(x)).max):
         msg = f"x: its norm, which a core holds, overflows in {_xp.dtype_name(x)}; scale x"
         raise ValueError(msg)
-    choice = choose_method(tuple(x.shape), _xp.dtype_name(x), asked.tol, ranks, asked.method)
-    if choice.method == "streaming":
+    if method == "streaming":
         found = _streamed(x, asked._replace(ranks=ranks))
     elif ranks is not None:
-        found = _by_ranks(x, ranks, choice.method, square, asked)
+        found = _by_ranks(x, ranks, method, square, asked)
     else:
-        found = _by_tolerance(x, choice.method, square, asked)
+        found = _by_tolerance(x, method, square, asked)
     if scale != 1.0:
         found = found._replace(core=found.core * scale)
     return _made(given, found, asked)

@@ -26,6 +26,8 @@ from linalgk.kronecker import kron_matmul
 PIECE = 1 << 23
 # The same where it should stay in a core's cache.
 SHORT = 1 << 21
+# Rows, and entries, of products that BLAS is slow at.
+NARROW, FAR = 64, 1 << 17
 # A Gram matrix has its eigenvalues to GUARD * eps of the largest.
 GUARD = 30.0
 
@@ -45,6 +47,23 @@ def mode_product(x: Any, f: Any, mode: int) -> Any:
     flat = view(x, mode)
     y = xp.matmul(flat[:, :, 0], xp.matrix_transpose(f)) if flat.shape[2] == 1 else f @ flat
     return xp.reshape(y, shape)
+
+
+def narrow_product(x: Any, f: Any, mode: int) -> Any:
+    """The same for few rows and many entries, while BLAS is held to one thread.
+
+    By the Kronecker room's kernel, which is faster then; BLAS's own threads, still spinning after
+    their last product, would hold up its threads.
+    """
+    if not isinstance(x, np.ndarray) or f.shape[0] > NARROW or x.size < FAR:
+        return mode_product(x, f, mode)
+    shape = (*x.shape[:mode], f.shape[0], *x.shape[mode + 1 :])
+    flat = view(x, mode)
+    if flat.shape[2] == 1:
+        y = kron_matmul([f], flat[:, :, 0], side="right", trans=["T"], check_finite=False)
+    else:
+        y = kron_matmul([f], flat, check_finite=False)
+    return y.reshape(shape)
 
 
 def mode_products(x: Any, factors: Sequence[Any]) -> Any:
