@@ -60,7 +60,8 @@ def of_ranks(x: Any, philox: Philox, ranks: Sequence[int]) -> _unfold.Truncated:
 
 def widths_of(shape: Sequence[int], ranks: Sequence[int], first: int) -> tuple[list[int], int]:
     """Columns in each mode and rows of the first look."""
-    widths = [min(r + OVERSAMPLE, n) for r, n in zip(ranks, shape, strict=True)]
+    # whole register blocks of eight rows
+    widths = [min((r + OVERSAMPLE + 4) // 8 * 8, n) for r, n in zip(ranks, shape, strict=True)]
     rows = _ROWS
     for j, width in enumerate(widths):
         if j != first:
