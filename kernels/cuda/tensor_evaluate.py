@@ -17,11 +17,6 @@ def shared_bytes(ranks, slopes, per, size):
     return 32 * per * size * (held + WARPS * (5 if slopes else 1))
 
 
-def fits(ranks, slopes, size):
-    """Whether the smallest block fits any device."""
-    return shared_bytes(ranks, slopes, 1, size) <= MOST
-
-
 # Bytes that every device since 2020 grants a block; a quarter of it leaves room for three others.
 MOST, COMFORTABLE = 99 * 1024, 48 * 1024
 

@@ -158,7 +158,7 @@ def chebtucker(
         budget=budget, max_evaluations=max_evaluations, rng=rng, policy=policy, xp=xp,
         device=device, dtype=name,
     )  # fmt: skip
-    return ChebTucker(made.core, made.factors, made.domain, **made.notes())
+    return ChebTucker(made.core, made.factors, made.domain, **made._notes())
 
 
 def _dtype(dtype: Any) -> str:

@@ -145,7 +145,7 @@ def _coefficients(f: Any, entered: _Entered) -> tuple[list[Any], list[Any]]:
     like = entered.arrays[0]
     xp, dtype = _xp.namespace(like), entered.dtype
     parts = [f.core] if f.core.dtype.kind != "c" else [f.core.real, f.core.imag]
-    cores = [_moved(np.ascontiguousarray(p.astype(dtype)), xp, like) for p in parts]
+    cores = [_moved(np.ascontiguousarray(p.astype(dtype, copy=False)), xp, like) for p in parts]
     return cores, [_moved(c.astype(dtype, copy=False), xp, like) for c in f.factors]
 
 

@@ -116,10 +116,10 @@ class Series:
 
     def _with(self, core: Any, factors: Any, **others: Any) -> Self:
         """The function with other coefficients, and whatever else differs."""
-        kept = self.notes() | others
+        kept = self._notes() | others
         return type(self)(core, factors, kept.pop("domain", self.domain), **kept)
 
-    def notes(self) -> dict[str, Any]:
+    def _notes(self) -> dict[str, Any]:
         """All but coefficients and domain."""
         return {name: getattr(self, name) for name in _NOTES}
 

@@ -23,9 +23,10 @@ def choose_method(
     """The method for an array in memory, by its operations.
 
     The first mode, which sees all N entries, takes ``N n`` by a Gram matrix, a symmetric product,
-    or ``2 N (s + l)`` by projections of the others on ``l = r + 10`` columns after a look at
-    ``s >= 8`` random combinations; products that narrow have two thirds of the speed. The rest is
-    the same: ``2 N r`` of a product, the other modes, ``10 n^3`` of eigenvectors for each.
+    or ``2 N (s + l)`` by projections of the others on l columns, the multiple of eight nearest to
+    ``r + 10``, after a look at ``s >= 8`` random combinations; products that narrow have two thirds
+    of the speed. The rest is the same: ``2 N r`` of a product, the other modes, ``10 n^3`` of
+    eigenvectors for each.
     """
     weight = 4.0 if dtype in _xp.COMPLEX else 1.0
     first, *others = _unfold.order(shape, list(range(len(shape))), ranks)

@@ -429,7 +429,7 @@ def test_the_door_forwards_what_given_values_take():
     f = chebtucker(
         given, box, grid="uniform", tol=1e-4, degree=16, ranks=1, spline=3, on_fail="nan"
     )
-    assert f.degrees <= (16,) * 3
+    assert max(f.degrees) <= 16
     assert f.ranks == (1, 1, 1)
     for options in ({"grid": "uniform"}, {"degree": 3}, {"ranks": 3}, {"spline": 3}):
         with pytest.raises(TypeError, match=f"{next(iter(options))}: is for given values"):
